@@ -1,0 +1,47 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything is installed into .venv and nowhere else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test check bench lock format clean
+help:
+	@echo "make demo    the whole pipeline on a simulated fleet and on this machine (no GPU, no Docker)"
+	@echo "make test    every test; those that need Docker are skipped by name where there is none"
+	@echo "make check   linters, types, layers, schemas: what CI runs"
+	@echo "make bench   what a cell costs beside a bare docker run"
+	@echo "make lock    refresh the lock files"
+	@echo "make format  let ruff format the sources"
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "make: $(PYTHON) is older than Python 3.10; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "make: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@echo "installing into $(VENV) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/cuda-matrix demo
+
+test: $(READY)
+	@$(BIN)/pytest
+
+check: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/check.sh
+
+bench: $(READY)
+	@$(BIN)/python bench/bench.py
+
+lock: $(READY)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --extra dev pyproject.toml -o requirements-dev.lock
+
+format: $(READY)
+	@$(BIN)/ruff format src tests bench
+	@$(BIN)/ruff check --fix --quiet src tests bench
+
+clean:
+	rm -rf $(VENV) results demo-report .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,29 @@
+"""Owns GitHub Actions' environment: workflow commands, outputs, the job summary.
+
+The only module that knows their syntax
+(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cuda_matrix.errors import Problem
+
+
+def error_command(problem: Problem) -> str:
+    """`::error file=…,line=…,col=…::message`, escaped as the runner's own toolkit does."""
+    place = f"file={_property(problem.file)}"
+    if problem.line:
+        place += f",line={problem.line},col={problem.column}"
+    text = f"{problem.path}: {problem.message}" if problem.path else problem.message
+    return f"::error {place}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

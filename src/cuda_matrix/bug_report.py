@@ -1,0 +1,46 @@
+"""Owns the paste-ready report of a bug of ours; must not know the verbs. Written without secrets."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cuda_matrix.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Tokens of GitHub, registries and clouds, and passwords inside URLs.
+_SECRET = re.compile(
+    r"gh[a-z]_[A-Za-z0-9]{10,}|github_pat_\w+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?i:(token|password|secret)=)\S+"
+)
+
+
+def redact(text: str) -> str:
+    """Replace what looks like a secret."""
+    return _SECRET.sub("[removed]", text)
+
+
+def write_bug_report(error: BaseException, arguments: Sequence[str]) -> Path:
+    """Write versions, arguments and traceback to a new file and return its path."""
+    text = "\n".join(
+        [
+            "cuda-matrix bug report",
+            f"version:   {__version__}",
+            f"python:    {sys.version.splitlines()[0]}",
+            f"platform:  {platform.platform()}",
+            f"arguments: {list(arguments)}",
+            "",
+            *traceback.format_exception(error),
+        ]
+    )
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="cuda-matrix-bug-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(redact(text))
+    return Path(file.name)

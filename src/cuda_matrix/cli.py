@@ -1,0 +1,120 @@
+"""Owns the command line as a whole: which verbs there are, and how an error becomes words and an exit code.
+
+Must not know what a verb does: each lives in `commands/` and is imported only when it is called, so that
+`--help` costs little more than the interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cuda_matrix.errors import ConfigurationError, CudaMatrixError, ExitCode, Interrupted
+from cuda_matrix.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+# Verb → what `--help` says of it; a test compares this with each command's own short help.
+VERBS = {
+    "init": "Write a commented starter configuration and workflow.",
+    "validate": "Check the configuration; every error at once.",
+    "plan": "Show which cells run, in which lane, and which do not.",
+    "run": "Run cells: launch each image, check and measure inside it.",
+    "report": "Turn results into the compatibility and performance table.",
+    "gate": "Say whether the results allow a release; exit 0 or 1.",
+    "demo": "Run the whole pipeline on a simulated fleet and on this machine.",
+    "schema": "Print the JSON Schema of a configuration or a result.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for (click.palletsprojects.com, "Lazily loading")."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Verbs, in the order of the work."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"cuda_matrix.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cuda-matrix", message="%(prog)s %(version)s")
+def cuda_matrix() -> None:
+    """Which PyTorch-CUDA image works on which card, how fast, and if not, why and what to do.
+
+    Exit codes: 0 good · 1 the gate says no · 2 usage or configuration · 3 infrastructure (Docker, registry) ·
+    4 a bug of ours · 130 interrupted.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; print errors once; return the exit code."""
+    _install_signal_handlers()
+    try:
+        code = cuda_matrix.main(args=list(arguments), prog_name="cuda-matrix", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.CONFIGURATION
+    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        click.echo(f"interrupted{f': {error}' if str(error) else ''}", err=True)
+        return ExitCode.INTERRUPTED
+    except CudaMatrixError as error:
+        _print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted; without this, Python would complain once more while closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.GOOD
+    except Exception as error:
+        from cuda_matrix.bug_report import write_bug_report
+
+        path = write_bug_report(error, arguments)
+        click.echo(f"error: this is a bug of cuda-matrix: {type(error).__name__}: {error}", err=True)
+        click.echo(f"  please paste {path} into an issue", err=True)
+        return ExitCode.BUG
+    return code if isinstance(code, int) else ExitCode.GOOD
+
+
+def _install_signal_handlers() -> None:
+    """Ctrl-C and SIGTERM raise once, so that `with` blocks clean up; later ones wait for that."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: click.echo("still cleaning up …", err=True))
+        msg = signal.Signals(number).name
+        raise Interrupted(msg)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, handle)
+
+
+def _print_error(error: CudaMatrixError) -> None:
+    click.echo(f"error: {error}", err=True)
+    if isinstance(error, ConfigurationError):
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from cuda_matrix.adapters.actions_env import error_command
+
+            for problem in error.problems:
+                click.echo(error_command(problem), err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

@@ -1,0 +1,69 @@
+"""Owns the verb `demo`: plan → run → report on what is built in. Needs no GPU, no Docker and no network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cuda_matrix.execute import Engine
+    from cuda_matrix.plan import Plan
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-report"), show_default=True, metavar="DIR")
+def command(out: Path) -> None:
+    """Run the whole pipeline on a simulated fleet and on this machine.
+
+    The fleet is that of the articles: an RTX 3090, an RTX 4090 and an A800 with an old driver, on which the CUDA 12.1
+    image must fail. Its figures are simulated, and say so. This machine's own Python is measured.
+    """
+    from cuda_matrix.adapters.local_engine import LocalEngine, find_python
+    from cuda_matrix.adapters.simulated_engine import SimulatedEngine
+    from cuda_matrix.commands import wiring
+    from cuda_matrix.reference import load_reference
+    from cuda_matrix.simulation import load_scenario
+
+    environ = wiring.environment()
+    results = out / "results"
+    fleet = _plan("demo-config.yml")
+    _run("a simulated fleet", SimulatedEngine(load_scenario(None), load_reference()), fleet, results / "fleet")
+    here = _plan("demo-this-machine.yml")
+    _run("this machine", LocalEngine(find_python(environ), environ), here, results / "this-machine")
+    _report(results, out)
+
+
+def _plan(name: str) -> Plan:
+    from cuda_matrix import documents, matrix
+    from cuda_matrix.config import Config
+    from cuda_matrix.reference import data_text
+
+    config = documents.load_table(Config, data_text(name).encode(), name)
+    return matrix.make_plan(matrix.expand(config), config)
+
+
+def _run(what: str, engine: Engine, plan: Plan, out: Path) -> None:
+    from cuda_matrix.commands import wiring
+
+    click.echo(f"{what}: {len(plan.cells)} cell(s) in {len(plan.lanes)} lane(s)", err=True)
+    wiring.run_and_record(engine, wiring.new_run_id({}), plan, plan.cells, out)
+
+
+def _report(results: Path, out: Path) -> None:
+    from cuda_matrix.commands.gate import collect, decide
+    from cuda_matrix.report.build import build_view
+    from cuda_matrix.report.console import render_console
+    from cuda_matrix.report.render import render
+
+    material = collect([results])
+    view = build_view(material.plan, decide(material), material.problems)
+    click.echo(render_console(view, colour=sys.stdout.isatty()))
+    click.echo("Written:")
+    for name, text in render(view).items():
+        path = out / name
+        path.write_text(text, encoding="utf-8", newline="\n")
+        click.echo(f"  {path}")
+    click.echo(f"  {results}/  (plan.json and one result file per cell)")

@@ -1,0 +1,147 @@
+"""Owns the verb `plan`: what is chosen, resolved and shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cuda_matrix.plan import Plan, PlannedImage
+
+ROWS_SHOWN = 200  # of the table; a longer one is for machines
+_DIGEST_SHOWN = 19  # characters: `sha256:` and 12 digits, as Docker abbreviates
+
+
+@dataclass(frozen=True)
+class Options:
+    """The verb's options, as click gives them."""
+
+    config: str | None
+    select: tuple[str, ...]
+    tier: str | None
+    offline: bool
+    form: str
+    max_jobs: int
+    output: Path | None
+
+
+@click.command(short_help="Show which cells run, in which lane, and which do not.")
+@click.option(
+    "--config", metavar="PATH", help="Directory of YAML files, or one file. Default: matrix/, else cuda-matrix.yml."
+)
+@click.option("--select", multiple=True, metavar="GLOB", help="Only cells that match; may be given several times.")
+@click.option("--tier", metavar="NAME", help="Only the cells of this tier of the policy.")
+@click.option("--offline", is_flag=True, help="Ask no registry: tags stay unresolved, and the plan says so.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "github"]), default="table", show_default=True, help="How."
+)
+@click.option("--max-jobs", type=click.IntRange(1, 256), default=256, show_default=True, help="Most lanes of the plan.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the plan (JSON) there too."
+)
+def command(**values: Any) -> None:
+    """Show which cells run, in which lane, and which do not and why.
+
+    Tags are resolved to digests, so that every lane runs the same image. `--format github` prints the value of
+    `strategy.matrix`; each lane is then `cuda-matrix run --plan FILE --lane N`.
+    """
+    from cuda_matrix import config_files, matrix
+
+    options = Options(**values)
+    loaded = config_files.load(options.config)
+    plan = matrix.make_plan(
+        loaded.expansion, loaded.config, select=options.select, tier=options.tier, max_jobs=options.max_jobs
+    )
+    if not options.offline:
+        plan = _resolved(plan)
+    if options.output is not None:
+        _write(plan, options.output)
+    click.echo(_shown(plan, options.form))
+
+
+def _resolved(plan: Plan) -> Plan:
+    """Ask the registries, where a tag is not pinned already."""
+    from cuda_matrix import matrix
+
+    refs = {row.ref for row in plan.images.values() if row.digest is None}
+    if not refs:
+        return plan
+    from cuda_matrix.adapters.docker_engine import connect
+    from cuda_matrix.adapters.images import resolve_digests
+    from cuda_matrix.errors import InfrastructureError
+
+    try:
+        client = connect()
+    except InfrastructureError as error:
+        hint = error.hint or "Docker asks the registries; `--offline` plans without it"
+        raise InfrastructureError(str(error), hint=hint) from error
+    try:
+        return matrix.with_digests(plan, resolve_digests(client, refs))
+    finally:
+        client.close()
+
+
+def _write(plan: Plan, output: Path) -> None:
+    from cuda_matrix.errors import ConfigurationError
+
+    try:
+        output.write_text(plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write {output}: {error.strerror}"
+        raise ConfigurationError(msg) from error
+
+
+def _shown(plan: Plan, form: str) -> str:
+    if form == "json":
+        return plan.model_dump_json(indent=2)
+    if form == "github":
+        from cuda_matrix.lanes import github_matrix
+
+        return json.dumps(github_matrix(plan))
+    return "\n".join(_table(plan))
+
+
+def _table(plan: Plan) -> Iterator[str]:
+    from tabulate import tabulate
+
+    rows = [(cell.id, _image(plan.images[cell.image]), f"{cell.lane}") for cell in plan.cells[:ROWS_SHOWN]]
+    yield tabulate(rows, headers=("Cell", "Image", "Lane"), disable_numparse=True)
+    yield from _more(len(plan.cells))
+    if plan.skipped:
+        yield ""
+        skipped = [(cell.id, f"{cell.kind}: {cell.reason}") for cell in plan.skipped[:ROWS_SHOWN]]
+        yield tabulate(skipped, headers=("Not run", "Why"), disable_numparse=True)
+        yield from _more(len(plan.skipped))
+    yield ""
+    yield (
+        f"{len(plan.cells)} cells in {len(plan.lanes)} lanes on {len({lane.runner for lane in plan.lanes})} runners; "
+        f"{len(plan.skipped)} skipped"
+    )
+    yield from _unresolved(plan)
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > ROWS_SHOWN:
+        yield f"… and {count - ROWS_SHOWN} more (--format json shows all)"
+
+
+def _image(row: PlannedImage) -> str:
+    digest = f" ({row.digest[:_DIGEST_SHOWN]})" if row.digest and row.digest not in row.ref else ""
+    return f"{row.ref}{digest}"
+
+
+def _unresolved(plan: Plan) -> Iterator[str]:
+    if plan.digests == "offline":
+        yield "tags are unresolved (--offline): an image may change between two lanes"
+    elif plan.digests == "partly":
+        from cuda_matrix.report.escape import console_text
+
+        reasons = {row.ref: row.unresolved for row in plan.images.values() if row.digest is None}
+        yield f"unresolved tags: {len(reasons)}"
+        yield from (f"  {ref}: {console_text(reason)}" for ref, reason in list(reasons.items())[:ROWS_SHOWN])

@@ -1,0 +1,207 @@
+"""Owns the schema of `matrix/*.yml`: what a user may write, as frozen types.
+
+Must not know where the text came from (config_files) or what becomes of it (matrix). The JSON Schema
+that editors use is generated from these types: every field's description is documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from cuda_matrix.model import ID_PATTERN, Bytes, Frozen, Seconds
+
+
+def _version(value: Any) -> str:
+    """YAML reads `12.10` as the number 12.1: an unquoted version has already lost digits, so refuse it."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        msg = "a version must be a quoted string"
+        raise ValueError(msg)
+    if not isinstance(value, str):
+        text = getattr(value, "text", str(value))
+        msg = f'write the version in quotes: "{text}" (without them YAML reads a number, and 12.10 becomes 12.1)'
+        raise ValueError(msg)
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not ID_PATTERN.fullmatch(value):
+        allowed = "letters, digits, '.', '_' and '-' (at most 100, the first a letter or digit)"
+        msg = f"{value!r} cannot be an id: use {allowed}"
+        raise ValueError(msg)
+    return value
+
+
+def _iso_date(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError as error:
+        msg = f"{value!r} is not a date: write YYYY-MM-DD, for example 2027-01-31"
+        raise ValueError(msg) from error
+    return value
+
+
+def _gpus(value: Any) -> Any:
+    if value in {"all", "none", "cdi"}:
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        if min(value) < 0 or len(set(value)) != len(value):
+            msg = "GPU indices must be different and not negative"
+            raise ValueError(msg)
+        return tuple(int(v) for v in value)
+    msg = "write `all`, `none`, `cdi`, or a list of GPU indices such as [0, 1]"
+    raise ValueError(msg)
+
+
+Version = Annotated[str, BeforeValidator(_version), WithJsonSchema({"type": "string"})]
+Identifier = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"})
+]
+IsoDate = Annotated[str, AfterValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})]
+Reason = Annotated[str, Field(min_length=3, description="Why, for the reader of the report.")]
+NonEmpty = Annotated[str, Field(min_length=1)]
+GpuRequest = Annotated[
+    Literal["all", "none", "cdi"] | tuple[int, ...],
+    BeforeValidator(_gpus),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"enum": ["all", "none", "cdi"]},
+                {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+            ]
+        }
+    ),
+]
+Percent = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$", examples=["5%"])]
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Variant(Frozen):
+    """One way to start the same image, for example with another CUDA runtime first on its library path."""
+
+    env: dict[str, str] = Field(default={}, description="Environment variables set in the container.")
+
+
+class Image(Frozen):
+    """One image, or a family of them: `{axis}` in `id`, `ref` and `expect` is replaced by the axis' values."""
+
+    id: NonEmpty = Field(description="Name in reports and commands; may hold {axis} placeholders.")
+    ref: NonEmpty = Field(description="Image reference: name:tag or name@sha256:…; may hold {axis} placeholders.")
+    axes: dict[str, Annotated[tuple[Version, ...], Field(min_length=1)]] = Field(
+        default={}, description="Axis name → values; the image is multiplied over every combination."
+    )
+    exclude: tuple[dict[str, Version], ...] = Field(
+        default=(), description="Axis combinations that do not exist; `reason` says why."
+    )
+    expect: dict[Literal["torch", "cuda", "cudnn", "python"], Version] = Field(
+        default={}, description='What must be found inside. `cuda: "none"` declares a CPU image on purpose.'
+    )
+    paths: tuple[NonEmpty, ...] = Field(default=(), description="Files that this image is built from (globs).")
+    variants: dict[Identifier, Variant] = Field(default={}, description="Several ways to start the image.")
+
+
+class Runner(Frozen):
+    """One kind of machine."""
+
+    labels: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = Field(description="`runs-on` labels of its runners.")
+    gpu: NonEmpty | None = Field(default=None, description="Card, for example RTX 3090; left out: a CPU-only runner.")
+    driver: Version | None = Field(default=None, description="The driver that it is believed to have; each run looks.")
+    jobs: int = Field(default=1, ge=1, le=256, description="How many such machines may work at once.")
+    docker_host: NonEmpty | None = Field(default=None, description="ssh://… or tcp://…, to run from another machine.")
+
+
+class Exclude(Frozen):
+    """Cells that are not run. Globs; a missing field matches everything."""
+
+    image: NonEmpty = "*"
+    variant: NonEmpty | None = None
+    runner: NonEmpty = "*"
+    reason: Reason
+
+
+class Include(Frozen):
+    """One cell added back after `exclude`."""
+
+    image: NonEmpty
+    variant: NonEmpty | None = None
+    runner: NonEmpty
+
+
+class PayloadOptions(Frozen):
+    """What runs inside each image."""
+
+    profile: Literal["smoke", "standard", "full"] = Field(
+        default="standard", description="How long benchmarks measure."
+    )
+    checks: tuple[NonEmpty, ...] = Field(default=("*",), description="Check ids (globs).")
+    benchmarks: tuple[NonEmpty, ...] = Field(default=("*",), description="Benchmark ids (globs); [] runs none.")
+    timeout: Seconds = Field(default=1200.0, description="Limit for one cell, without the pull.")
+
+
+class ContainerOptions(Frozen):
+    """How the container is started. The defaults are the hardened ones."""
+
+    gpus: GpuRequest = Field(default="all", description="all, none, cdi, or a list of GPU indices.")
+    shm_size: Bytes = Field(
+        default=8 << 30, description="Size of shared memory; Docker's own 64 MB breaks DataLoader and NCCL."
+    )
+    memory: Bytes | None = Field(default=None, description="Memory limit; no swap beyond it.")
+    network: Literal["none", "bridge", "host"] = Field(default="none", description="Network of the container.")
+    user: NonEmpty = Field(default="image", description="`image` keeps the image's user; else uid[:gid].")
+    entrypoint: Literal["override", "image"] = Field(
+        default="override", description="`image` starts through the image's ENTRYPOINT."
+    )
+
+
+class ExpectFail(Frozen):
+    """A failure that is known and accepted, until a date."""
+
+    cell: NonEmpty = Field(description="Cell id (glob).")
+    cause: NonEmpty | None = Field(default=None, description="Only this cause code is accepted.")
+    until: IsoDate = Field(description="Last day on which it is accepted.")
+    reason: Reason
+
+
+class Regression(Frozen):
+    """How much worse than the last accepted result is too much."""
+
+    throughput: Percent = "5%"
+    memory: Percent = "10%"
+
+
+class Policy(Frozen):
+    """What the gate demands."""
+
+    tiers: dict[Identifier, tuple[NonEmpty, ...]] = Field(
+        default={}, description="Tier name → cell globs (`plan --tier`)."
+    )
+    expect_fail: tuple[ExpectFail, ...] = ()
+    required: tuple[NonEmpty, ...] = Field(default=("*",), description="Cells that must be good (globs).")
+    regression: Regression = Regression()
+
+
+class ReportOptions(Frozen):
+    """Where the report goes."""
+
+    dir: NonEmpty = "reports"
+    branch: NonEmpty | None = None
+    language: Literal["en"] = "en"
+    comment: Literal["always", "on-change", "on-failure", "never"] = "on-change"
+
+
+class Config(Frozen):
+    """A whole configuration: every file of `matrix/` merged, or one `cuda-matrix.yml`."""
+
+    version: Literal[1] = Field(description="Version of this format.")
+    images: Annotated[tuple[Image, ...], Field(min_length=1)]
+    runners: Annotated[dict[Identifier, Runner], Field(min_length=1)]
+    exclude: tuple[Exclude, ...] = ()
+    include: tuple[Include, ...] = ()
+    payload: PayloadOptions = PayloadOptions()
+    container: ContainerOptions = ContainerOptions()
+    policy: Policy = Policy()
+    report: ReportOptions = ReportOptions()

@@ -1,0 +1,257 @@
+"""Owns the step from evidence to a named cause: which signs match, and which of several wins.
+
+Must not know who collected the evidence (execute, a user's log file) or what follows for the cell (verdict).
+The signs are data (catalogue); only rules that compare a text with something outside it are code here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Literal, NamedTuple
+
+from cuda_matrix.catalogue import Catalogue, Cause, ExitSign, Signature
+from cuda_matrix.drivers import DriverTable, cuda_of_number
+from cuda_matrix.model import Frozen
+from cuda_matrix.result import Diagnosis, Exit, Facts
+
+Stage = Literal["pull", "create", "start", "run"]
+
+UNKNOWN = "unknown"
+LINE_LIMIT = 2_000  # characters of one line that are looked at: a log is hostile
+LINES_LIMIT = 5_000
+EVIDENCE_LIMIT = 500  # characters of the line that is quoted
+ALTERNATIVES = 3
+
+HINT_CONFIDENCE = 0.95
+_SYMPTOM_HINT = (57, 0.8)  # priority and confidence: any mechanism in words (60 and more) wins over a symptom
+_SINGLE_STAGE_PRIORITY = 60  # words as clear as this place an error in its stage even where nobody names the stage
+_RIVAL_DISTANCE = 5
+_RIVAL_DISCOUNT = 0.8
+_SIGNAL_BASE, _SIGNAL_LAST = 128, 192
+
+_PHASES: dict[Stage, frozenset[str]] = {
+    "pull": frozenset({"pull"}),
+    "create": frozenset({"pull", "start"}),
+    "start": frozenset({"pull", "start"}),
+    "run": frozenset({"import", "build", "run"}),
+}
+
+
+class Fragment(Frozen):
+    """A piece of output, and the check or stage that it comes from."""
+
+    where: str
+    text: str
+
+
+class Evidence(Frozen):
+    """All that is known of one failure. None means "not known", which is never taken for "no"."""
+
+    stage: Stage | None = None
+    fragments: tuple[Fragment, ...] = ()
+    exit: Exit = Exit()
+    facts: Facts = Facts()
+    hint: str | None = None
+    gpu_requested: bool | None = None
+
+
+class Sighting(NamedTuple):
+    """One sign of one cause. `order` counts the lines, so that the earliest of equals wins."""
+
+    cause: Cause
+    priority: int
+    confidence: float
+    where: str
+    line: str
+    order: int
+
+
+def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable) -> Diagnosis:
+    """Name the most specific cause that the evidence supports, else `unknown` with what to collect next.
+
+    The order: what a check itself has proved; the earlier stage; numbered CUDA errors; words; the process's end.
+    """
+    lines = _lines(evidence.fragments)
+    hint = catalogue.causes.get(evidence.hint or "")
+    sightings = _sightings(evidence, catalogue, lines)
+    if hint is not None:
+        where, line = next(((s.where, s.line) for s in sightings if s.cause is hint), _first(lines))
+        priority, confidence = _SYMPTOM_HINT if hint.symptom else (1_000, HINT_CONFIDENCE)
+        sightings = [s for s in sightings if s.cause is not hint]
+        sightings.append(Sighting(hint, priority, confidence, where, line, 0))
+    sightings = [s for s in (_in_context(s, evidence, catalogue) for s in sightings) if s is not None]
+    sightings.sort(key=lambda s: _rank(s, evidence))
+    if not sightings:
+        where, line = _telling(lines)
+        sightings = [Sighting(catalogue.causes[UNKNOWN], 0, 0.0, where, line, 0)]
+    return _diagnosis(sightings, evidence, drivers)
+
+
+def _lines(fragments: tuple[Fragment, ...]) -> list[tuple[str, str]]:
+    """(where, line) of every line that says something, in order."""
+    return [
+        (fragment.where, line[:LINE_LIMIT].strip())
+        for fragment in fragments
+        for line in fragment.text.splitlines()
+        if line.strip()
+    ][:LINES_LIMIT]
+
+
+def _sightings(evidence: Evidence, catalogue: Catalogue, lines: list[tuple[str, str]]) -> list[Sighting]:
+    """The best sign of each cause that can belong to this stage."""
+    found = []
+    for cause in catalogue.causes.values():
+        if evidence.stage is not None and _PHASES[evidence.stage].isdisjoint(cause.phase):
+            continue
+        signs = [s for signature in cause.signatures if (s := _seen(cause, signature, lines))]
+        signs += [s for sign in cause.exits if (s := _ended(cause, sign, evidence.exit, len(lines)))]
+        if signs:
+            found.append(min(signs, key=lambda s: (-s.priority, s.order)))
+    return found
+
+
+def _seen(cause: Cause, signature: Signature, lines: list[tuple[str, str]]) -> Sighting | None:
+    if signature.also and not any(_regex(signature.also).search(line) for _, line in lines):
+        return None
+    for order, (where, line) in enumerate(lines):
+        match = _regex(signature.pattern).search(line)
+        if match:
+            return Sighting(cause, signature.priority, signature.confidence, where, _around(line, match), order)
+    return None
+
+
+def _ended(cause: Cause, sign: ExitSign, exit_: Exit, order: int) -> Sighting | None:
+    signal = exit_.signal
+    if signal is None and exit_.code is not None and _SIGNAL_BASE < exit_.code <= _SIGNAL_LAST:
+        signal = exit_.code - _SIGNAL_BASE
+    seen = {"code": exit_.code, "signal": signal, "oom_killed": exit_.oom_killed, "timed_out": exit_.timed_out}
+    wanted = {name: value for name in seen if (value := getattr(sign, name)) is not None}
+    if not wanted or any(seen[name] != value for name, value in wanted.items()):
+        return None
+    # An end that the host itself brought about (its limit, an interruption) says nothing by its signal.
+    if "signal" in wanted and (exit_.timed_out or exit_.interrupted):
+        return None
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in wanted.items())
+    return Sighting(cause, sign.priority, sign.confidence, "exit", said.replace(" True", ""), order)
+
+
+def _rank(sighting: Sighting, evidence: Evidence) -> tuple[int, int, int]:
+    stage = 2
+    if evidence.stage is None and sighting.priority >= _SINGLE_STAGE_PRIORITY:
+        phases = set(sighting.cause.phase)
+        stage = 0 if phases == {"pull"} else 1 if phases <= {"pull", "start"} else 2
+    return stage, -sighting.priority, sighting.order
+
+
+def _in_context(sighting: Sighting, evidence: Evidence, catalogue: Catalogue) -> Sighting | None:
+    """Read an ambiguous sign in the light of what else is known; None where it cannot be meant."""
+    code, line = sighting.cause.code, sighting.line.lower()
+    insufficient = code == "driver-too-old" and "found version" not in line
+    no_smi = code == "driver-caps-missing" and "nvidia-smi" in line
+    if evidence.gpu_requested is False and (insufficient or no_smi):
+        return sighting._replace(cause=catalogue.causes["gpu-not-exposed"], confidence=0.9)
+    if code == "gpu-not-exposed" and evidence.gpu_requested and evidence.facts.gpus:
+        # nvidia-smi saw the cards, so they are there: the part of the driver that computes is what is missing.
+        if "driver" in line or "libcuda" in line:
+            return sighting._replace(cause=catalogue.causes["driver-caps-missing"], confidence=0.8)
+        if "CUDA_VISIBLE_DEVICES" in evidence.facts.environment:
+            return sighting._replace(cause=catalogue.causes["device-id-invalid"], confidence=0.7)
+        return None
+    if code == "gpu-oom" and _held_by_others(sighting.line):
+        return sighting._replace(cause=catalogue.causes["gpu-oom-other-process"], confidence=0.85)
+    return sighting
+
+
+_AMOUNT = r"(\d{1,20}(?:\.\d{1,4})?) ?(bytes|[KMGT]i?B)"
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TOTAL = re.compile(rf"{_AMOUNT} total capacity|total capacity of {_AMOUNT}")
+_FREE = re.compile(rf"{_AMOUNT} (?:is )?free")
+_OURS = re.compile(
+    rf"{_AMOUNT} already allocated|{_AMOUNT} reserved|this process has {_AMOUNT}|{_AMOUNT} is allocated by PyTorch"
+)
+_NEARLY_NONE = 0.1
+_MOST = 0.5
+
+
+def _held_by_others(line: str) -> bool:
+    """PyTorch's out-of-memory text: little of the card is ours, and yet hardly any is free."""
+    total, free, ours = _amounts(_TOTAL, line), _amounts(_FREE, line), _amounts(_OURS, line)
+    if not (total and free and ours and total[0]):
+        return False
+    return free[0] < _NEARLY_NONE * total[0] and max(ours) < _MOST * total[0]
+
+
+def _amounts(pattern: re.Pattern[str], line: str) -> list[float]:
+    """Every amount of memory that the pattern names, in bytes."""
+    found = []
+    for match in pattern.finditer(line):
+        number, unit = [group for group in match.groups() if group is not None]
+        found.append(float(number) * _UNITS[unit[0].lower()])
+    return found
+
+
+def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTable) -> Diagnosis:
+    best = sightings[0]
+    rest = [s for s in sightings[1:] if s.cause is not best.cause]
+    others = list(dict.fromkeys(s.cause.code for s in rest))
+    rivals = [s for s in rest if not s.cause.symptom and s.priority >= best.priority - _RIVAL_DISTANCE]
+    return Diagnosis(
+        cause=best.cause.code,
+        title=best.cause.title,
+        side=best.cause.side,
+        confidence=round(best.confidence * (_RIVAL_DISCOUNT if rivals else 1.0), 2),
+        evidence=best.line[:EVIDENCE_LIMIT],
+        where=best.where,
+        explanation=_explanation(best, evidence.facts, drivers),
+        fix=best.cause.fix,
+        source=best.cause.sources[0],
+        alternatives=tuple(others[:ALTERNATIVES]),
+    )
+
+
+def _explanation(best: Sighting, facts: Facts, drivers: DriverTable) -> str:
+    """The cause's sentence with this cell's own figures, where all of them are known; else the general one."""
+    if not best.cause.context:
+        return best.cause.explanation
+    found = re.search(r"found version (\d{4,6})\b", best.line)
+    driver_cuda = cuda_of_number(int(found[1])) if found else drivers.cuda_of(facts.driver) if facts.driver else None
+    image_cuda = facts.torch_cuda if facts.torch_cuda != "none" else None
+    known = {
+        "image_cuda": image_cuda,
+        "image_cuda_major": image_cuda.split(".", maxsplit=1)[0] if image_cuda else None,
+        "driver_floor": drivers.floor_of(image_cuda) if image_cuda else None,
+        "driver": facts.driver,
+        "driver_cuda": driver_cuda,
+        "torch": facts.torch,
+        "arch_list": " ".join(facts.arch_list) or None,
+        "device_name": facts.device_name or next((gpu.name for gpu in facts.gpus), None),
+        "device_capability": facts.device_capability or next((gpu.compute_capability for gpu in facts.gpus), None),
+    }
+    # Only values that are known: a missing one raises KeyError, and the general sentence stands.
+    try:
+        return best.cause.context.format_map({name: value for name, value in known.items() if value})
+    except KeyError:
+        return best.cause.explanation
+
+
+def _around(line: str, match: re.Match[str]) -> str:
+    """The line, or the part of a long one that holds the match."""
+    start = 0 if match.end() <= EVIDENCE_LIMIT else max(0, match.start() - EVIDENCE_LIMIT // 4)
+    return line[start : start + LINE_LIMIT]
+
+
+def _first(lines: list[tuple[str, str]]) -> tuple[str, str]:
+    return lines[0] if lines else ("", "")
+
+
+def _telling(lines: list[tuple[str, str]]) -> tuple[str, str]:
+    """The line to show when nothing matched: the last that speaks of an error, else the last."""
+    error = _regex(r"error|fail|exception|fatal|denied|cannot")
+    speaking = [entry for entry in lines if error.search(entry[1])]
+    return (speaking or lines or [("", "")])[-1]
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)

@@ -1,0 +1,55 @@
+"""Owns the reading of the packaged tables (data/*.yml) into frozen types.
+
+Must not know who uses a fact. A broken table is a bug of ours, so every error here is a plain exception.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from cuda_matrix.cards import Card
+from cuda_matrix.catalogue import Catalogue, Cause
+from cuda_matrix.drivers import DriverTable
+from cuda_matrix.tables import Message, Reference
+
+__all__ = ["Reference", "data_text", "load_reference"]
+
+
+def data_text(name: str) -> str:
+    """The text of one packaged file, for example `demo-config.yml`."""
+    return files("cuda_matrix").joinpath("data", name).read_text(encoding="utf-8")
+
+
+@cache
+def load_reference() -> Reference:
+    """Every table of facts, checked; read once per process."""
+    return Reference(
+        cards=tuple(Card(**row) for row in unique(_rows("gpus.yml"), "id")),
+        drivers=DriverTable(**_rows("drivers.yml")),
+        catalogue=Catalogue(causes={row["code"]: Cause(**row) for row in unique(_rows("causes.yml"), "code")}),
+        messages={row.pop("id"): Message(**row) for row in unique(_rows("messages.yml"), "id")},
+    )
+
+
+def unique(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The rows as they are.
+
+    Raises:
+        ValueError: two rows have the same key; a dict would silently keep the last.
+    """
+    keys = [row[key] for row in rows]
+    double = sorted({value for value in keys if keys.count(value) > 1})
+    if double:
+        msg = f"{key} more than once: {', '.join(double)}"
+        raise ValueError(msg)
+    return rows
+
+
+def _rows(name: str) -> Any:
+    # Tables are read at every start: the C loader is about ten times as fast as the Python one.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(data_text(name), Loader=loader)  # noqa: S506 - safe: either of the two safe loaders

@@ -1,0 +1,122 @@
+"""Owns the report for a terminal or a job log: words instead of symbols, whose width differs between terminals.
+
+Must not know whether it is a terminal: the caller says whether colour is wanted.
+"""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from cuda_matrix.model import Verdict
+from cuda_matrix.report.escape import console_text, short
+from cuda_matrix.report.numbers import NONE
+from cuda_matrix.report.view import CellView, Performance, Section, View
+
+_WORD = 60
+_RED, _GREEN, _YELLOW, _MAGENTA, _BOLD, _RESET = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1m", "\x1b[0m"
+_COLOURS = {
+    Verdict.PASS: _GREEN,
+    Verdict.WARN: _YELLOW,
+    Verdict.FAIL: _RED,
+    Verdict.HOST_FAILED: _RED,
+    Verdict.INCONCLUSIVE: _YELLOW,
+    Verdict.NOT_RUN: _RED,
+    Verdict.SKIPPED: "",
+    Verdict.EXPECTED_FAIL: _MAGENTA,
+    Verdict.UNEXPECTED_PASS: _YELLOW,
+}
+_PERFORMANCE = ("GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image")
+
+
+def render_console(view: View, *, colour: bool) -> str:
+    """Plain text with aligned tables, `colour` adds SGR sequences. Ends with a newline."""
+    paint = _paint if colour else _plain
+    decision = f"Release: {'yes' if view.released else 'no'}."
+    parts = [
+        paint(console_text(view.headline), _BOLD),
+        " ".join([paint(decision, _GREEN if view.released else _RED), *(console_text(text) for text in view.release)]),
+        console_text(view.simulated),
+        console_text(view.all_green),
+        console_text(view.scope),
+        _compatibility(view, colour=colour),
+        f"Numbers: ResNet-50 training, images/s, median.{' *: the fastest image on that card.' * view.has_bold}",
+        _performance(view.performance),
+        *(_section(section, colour=colour) for section in view.failures),
+        _list("Did not run", [f"{console_text(r.cell)}: {console_text(r.text)}" for r in view.not_run]),
+        _list("Could not be read", [console_text(f"{bad.file}: {bad.message}") for bad in view.unreadable]),
+        _list("Remarks", [f"{console_text(r.cell)}: {console_text(r.text)}" for r in view.remarks]),
+        _list("Notes", [console_text(note) for note in view.gate_notes]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _compatibility(view: View, *, colour: bool) -> str:
+    header = ["Image", *("\n".join(_heading(c.title, c.details, c.runner)) for c in view.columns)]
+    body = [[console_text(row.image), *(_field(cell, colour=colour) for cell in row.cells)] for row in view.rows]
+    return tabulate(body, header, tablefmt="simple", disable_numparse=True) if body else ""
+
+
+def _heading(title: str, details: tuple[str, ...], runner: str) -> list[str]:
+    return [short(console_text(line), 40) for line in (title, " · ".join(details), runner) if line]
+
+
+def _field(cell: CellView | None, *, colour: bool) -> str:
+    if cell is None:
+        return NONE
+    word = short(console_text(cell.word), _WORD)
+    if cell.verdict is Verdict.FAIL:
+        word = f"FAIL {word}"
+    elif cell.verdict is Verdict.HOST_FAILED:
+        word = f"MACHINE {word}"
+    elif cell.verdict is Verdict.WARN:
+        word = f"remark {word}" if word != "remark" else word
+    parts = [word, cell.number + ("*" if cell.bold else ""), *cell.marks]
+    parts += [f"-> {console_text(cell.alternative)}"] if cell.alternative else []
+    text = " ".join(part for part in parts if part)
+    return _paint(text, _COLOURS[cell.verdict]) if colour else text
+
+
+def _performance(rows: tuple[Performance, ...]) -> str:
+    body = [
+        [
+            short(console_text(value), _WORD)
+            for value in (
+                row.gpu,
+                row.cuda,
+                row.torch,
+                row.images_per_s,
+                row.spread,
+                row.memory_gb,
+                row.stable,
+                row.how,
+                row.image,
+            )
+        ]
+        for row in rows
+    ]
+    align = ("left", "left", "left", "right", "right", "right", "left", "left", "left")
+    return tabulate(body, _PERFORMANCE, tablefmt="simple", disable_numparse=True, colalign=align) if body else ""
+
+
+def _section(section: Section, *, colour: bool) -> str:
+    head = f"{console_text(section.cell)}: {section.verdict.value}, {console_text(section.word)}"
+    lines = [_paint(head, _COLOURS[section.verdict] or _BOLD) if colour else head]
+    if section.evidence:
+        lines.append(f"  > {short(console_text(section.evidence), 400)}")
+    lines += [f"  {console_text(text)}" for text in (section.explanation or section.reason, section.note) if text]
+    lines += [f"  {index}. {console_text(step)}" for index, step in enumerate(section.steps, 1)]
+    if section.repro:
+        lines.append(f"  $ {console_text(section.repro)}")
+    return "\n".join(lines)
+
+
+def _list(title: str, lines: list[str]) -> str:
+    return "\n".join([f"{title}:", *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _paint(text: str, colour: str) -> str:
+    return f"{colour}{text}{_RESET}" if colour else text
+
+
+def _plain(text: str, _: str) -> str:
+    return text

@@ -1,0 +1,166 @@
+"""Owns the machine-readable report: `report.json`, a versioned document (`cuda-matrix schema report`).
+
+Must not know how it looks to a person. Keys are only added within one `report_version`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from cuda_matrix.model import Frozen, Verdict
+from cuda_matrix.report.view import CellView, Provenance, View
+
+REPORT_VERSION = 1
+
+
+class GateForm(Frozen):
+    """The decision."""
+
+    released: bool
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class RunnerForm(Frozen):
+    """One column."""
+
+    runner: str
+    gpu: str
+    details: tuple[str, ...]
+    source: str = Field(description="measured, simulated or configured")
+
+
+class CellForm(Frozen):
+    """One cell."""
+
+    cell: str
+    image: str
+    runner: str
+    verdict: Verdict
+    required: bool
+    cause: str = Field(description="Cause or other exact word for the verdict.")
+    reason: str
+    images_per_s: float | None = Field(description="ResNet-50 training, median; None where there is no such figure.")
+    fastest: bool = Field(description="The fastest image on this runner among figures of one kind.")
+    cpu: bool
+    simulated: bool
+    alternative: str | None = Field(description="Another image of this matrix that works on this runner.")
+
+
+class PerformanceForm(Frozen):
+    """One line of the performance table, as shown."""
+
+    cell: str
+    gpu: str
+    cuda: str
+    torch: str
+    images_per_s: str
+    p5_p95: str
+    memory_gb: str
+    stable: str
+    how: str
+
+
+class ProvenanceForm(Frozen):
+    """How the figures of one cell were made."""
+
+    cell: str
+    image: str
+    digest: str
+    card: str
+    driver: str
+    profile: str
+    engine: str
+    date: str
+    attempt: int
+    tool_version: str
+    payload_sha256: str
+    run_id: str
+
+
+class ReportForm(Frozen):
+    """The whole report."""
+
+    report_version: int = REPORT_VERSION
+    headline: str
+    gate: GateForm
+    simulated: str
+    counts: dict[Verdict, int]
+    runners: tuple[RunnerForm, ...]
+    cells: tuple[CellForm, ...]
+    performance: tuple[PerformanceForm, ...]
+    provenance: tuple[ProvenanceForm, ...]
+    unreadable: tuple[str, ...]
+
+
+def report_form(view: View) -> ReportForm:
+    """The document. Texts are as they came: whoever shows them escapes them."""
+    return ReportForm(
+        headline=view.headline,
+        gate=GateForm(released=view.released, reasons=view.gate_reasons, notes=view.gate_notes),
+        simulated=view.simulated,
+        counts=dict(view.counts),
+        runners=tuple(
+            RunnerForm(runner=column.runner, gpu=column.title, details=column.details, source=column.source)
+            for column in view.columns
+        ),
+        cells=tuple(_cell(cell) for row in view.rows for cell in row.cells if cell),
+        performance=tuple(
+            PerformanceForm(
+                cell=row.cell,
+                gpu=row.gpu,
+                cuda=row.cuda,
+                torch=row.torch,
+                images_per_s=row.images_per_s,
+                p5_p95=row.spread,
+                memory_gb=row.memory_gb,
+                stable=row.stable,
+                how=row.how,
+            )
+            for row in view.performance
+        ),
+        provenance=tuple(_provenance(row) for row in view.provenance),
+        unreadable=tuple(f"{bad.file}: {bad.message}" for bad in view.unreadable),
+    )
+
+
+def render_json(view: View) -> str:
+    """The document as text, ASCII only, ends with a newline."""
+    return report_form(view).model_dump_json(indent=1, ensure_ascii=True) + "\n"
+
+
+def _cell(cell: CellView) -> CellForm:
+    finite = cell.images_per_s is not None and math.isfinite(cell.images_per_s)
+    return CellForm(
+        cell=cell.cell,
+        image=cell.image,
+        runner=cell.runner,
+        verdict=cell.verdict,
+        required=cell.required,
+        cause=cell.word,
+        reason=cell.reason,
+        images_per_s=cell.images_per_s if finite else None,
+        fastest=cell.bold,
+        cpu="cpu" in cell.marks,
+        simulated="simulated" in cell.marks,
+        alternative=cell.alternative or None,
+    )
+
+
+def _provenance(row: Provenance) -> ProvenanceForm:
+    return ProvenanceForm(
+        cell=row.cell,
+        image=row.image,
+        digest=row.digest,
+        card=row.card,
+        driver=row.driver,
+        profile=row.profile,
+        engine=row.engine,
+        date=row.date,
+        attempt=int(row.attempt),
+        tool_version=row.tool,
+        payload_sha256=row.payload,
+        run_id=row.run,
+    )

@@ -1,0 +1,130 @@
+"""Owns the Markdown report: GitHub's dialect, for a file, a job summary or (through `brief`) a comment.
+
+Must not know what the figures mean, only how they are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from cuda_matrix.model import Verdict
+from cuda_matrix.report.escape import Markdown, link, markdown, short, table_code
+from cuda_matrix.report.numbers import NONE
+from cuda_matrix.report.templating import markdown_environment
+from cuda_matrix.report.view import CellView, Column, Performance, Provenance, Row, Section, View
+
+_BLANK_LINES = re.compile(r"\n{3,}")
+_TEXT = 160  # characters of one field: a table stays a table, the section holds the whole
+_WORD = 80
+
+
+def render_markdown(view: View) -> str:
+    """The whole report. Ends with a newline."""
+    return _render("report.md.j2", view, sections="")
+
+
+def render_brief(view: View) -> str:
+    """The first screen: headline, decision, the rows that are not all good. Links lead to the page, if there is one."""
+    return _render("brief.md.j2", view, sections=view.links.page or None)
+
+
+def _render(template: str, view: View, sections: str | None) -> str:
+    made = markdown_environment().get_template(template)
+    not_green = [row for row in view.rows if any(cell and cell.verdict is not Verdict.PASS for cell in row.cells)]
+    text = made.render(
+        view=view,
+        compatibility=_compatibility(view, view.rows, sections),
+        not_green=_compatibility(view, not_green, sections) if not_green else "",
+        green_rows=len(view.rows) - len(not_green),
+        performance=_performance(view.performance),
+        provenance=_provenance(view.provenance),
+        legend=_legend(view),
+        checks=_checks,
+    )
+    return _BLANK_LINES.sub("\n\n", text).rstrip("\n") + "\n"
+
+
+def _table(header: Sequence[str], align: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
+    """Fields are Markdown already. Not padded: a committed report would change in every line with one long name."""
+    lines = [header, align, *rows]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _compatibility(view: View, rows: Iterable[Row], sections: str | None) -> Markdown:
+    header = ["Image", *(_heading(column) for column in view.columns)]
+    body = [[_image(row.image, row.simulated), *(_field(cell, sections) for cell in row.cells)] for row in rows]
+    return _table(header, ["---", *(":-:" for _ in view.columns)], body)
+
+
+def _heading(column: Column) -> Markdown:
+    lines = [f"**{_text(column.title)}**", _text(" · ".join(column.details)), table_code(column.runner)]
+    return Markdown("<br>".join(line for line in lines if line))
+
+
+def _image(image: str, simulated: bool) -> Markdown:
+    return Markdown(f"{table_code(image)} simulated" if simulated else table_code(image))
+
+
+def _field(cell: CellView | None, sections: str | None) -> Markdown:
+    """`sections` is the address of what the table links to: empty for the same page, None for nowhere."""
+    if cell is None:
+        return Markdown(NONE)
+    number = f"**{cell.number}**" if cell.bold and cell.number else cell.number
+    parts: list[str] = [cell.symbol]
+    if cell.verdict is not Verdict.PASS or not number:
+        word = _text(cell.word, _TEXT if cell.verdict is Verdict.SKIPPED else _WORD)
+        parts.append(link(word, f"{sections}#{cell.anchor}") if cell.anchor and sections is not None else word)
+    parts += [number] if number else []
+    parts += cell.marks
+    if cell.alternative:
+        parts.append(f"→ {table_code(cell.alternative)}")
+    return Markdown(" ".join(parts))
+
+
+def _performance(rows: Iterable[Performance]) -> Markdown:
+    header = ["GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image"]
+    align = ["---", "---", "---", "--:", "--:", "--:", "---", "---", "---"]
+    body = [
+        [
+            *(_text(value, _WORD) for value in (row.gpu, row.cuda, row.torch)),
+            *(_text(value) for value in (row.images_per_s, row.spread, row.memory_gb, row.stable, row.how)),
+            table_code(row.image),
+        ]
+        for row in rows
+    ]
+    return _table(header, align, body)
+
+
+def _provenance(rows: Iterable[Provenance]) -> Markdown:
+    header = ["Cell", "image", "card", "driver", "profile", "engine", "date", "attempt", "tool", "payload"]
+    body = [
+        [
+            table_code(row.cell),
+            Markdown(f"{table_code(row.image)}<br>{table_code(row.digest) if row.digest else 'no digest'}"),
+            *(_text(v) for v in (row.card, row.driver, row.profile, row.engine, row.date, row.attempt, row.tool)),
+            table_code(short(row.payload, 19)),
+        ]
+        for row in rows
+    ]
+    return _table(header, ["---"] * len(header), body)
+
+
+def _checks(section: Section) -> Markdown:
+    header = ["Check", "status", "device", "what it saw", "figures", "took"]
+    body = [
+        [
+            table_code(short(check.id, _WORD)),
+            *(_text(v) for v in (check.status, check.device, check.summary, check.figures, check.took)),
+        ]
+        for check in section.checks
+    ]
+    return _table(header, ["---", "---", "---", "---", "---", "--:"], body)
+
+
+def _legend(view: View) -> Markdown:
+    return Markdown(" · ".join(f"{entry.symbol} {markdown(entry.meaning)}" for entry in view.legend))
+
+
+def _text(text: str, limit: int = _TEXT) -> Markdown:
+    return markdown(short(text, limit))

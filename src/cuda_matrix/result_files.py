@@ -1,0 +1,324 @@
+"""Owns where results lie: `plan.json` and one JSON file per cell in a directory, written whole or not at all.
+
+Must not know what is in a result beyond its cell, attempt and version, nor how it looks. Files that are read may
+come from another machine: size, type and schema are checked, links are not followed, and a bad file is data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from cuda_matrix.errors import ConfigurationError, Problem
+from cuda_matrix.gate import newest
+from cuda_matrix.model import ID_PATTERN
+from cuda_matrix.plan import PLAN_VERSION, Lane, Plan
+from cuda_matrix.result import RESULT_VERSION, CellResult
+
+PLAN_FILE = "plan.json"
+PREVIOUS = "previous"
+FILE_LIMIT_BYTES = 8 << 20
+FILES_LIMIT = 10_000
+
+_CELL = re.compile(rf"{ID_PATTERN.pattern}(\+{ID_PATTERN.pattern})?@{ID_PATTERN.pattern}")
+_NAME_LIMIT = 200  # characters; file systems allow 255 bytes, and `previous/` adds the attempt
+_ATTEMPT = re.compile(r"\.(\d{1,9})\.json")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was found: the united plan, the newest result of each cell (sorted by cell id), and what was unreadable."""
+
+    plan: Plan | None
+    results: tuple[CellResult, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def plan_problems(self) -> tuple[Problem, ...]:
+        """Plan files that could not be read or united."""
+        return tuple(problem for problem in self.problems if _base_name(problem.file) == PLAN_FILE)
+
+
+def file_name(cell: str) -> str:
+    """`<cell>.json`; a cell id too long for a file name is cut and told apart by its hash."""
+    return f"{_stem(cell)}.json"
+
+
+def write_plan(directory: Path, plan: Plan) -> Path:
+    """Write `plan.json`; an earlier one is replaced."""
+    return _write(directory / PLAN_FILE, plan)
+
+
+def write_result(directory: Path, result: CellResult) -> Path:
+    """Write the file of this cell; an earlier one is replaced (`set_aside` keeps it)."""
+    return _write(directory / file_name(result.cell), result)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read one plan.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not a plan of this version.
+    """
+    try:
+        return _plan(_read_bytes(path))
+    except _UnreadableError as error:
+        msg = f"{path} {error}"
+        raise ConfigurationError(msg, hint="`cuda-matrix plan --format json` writes one") from error
+
+
+def set_aside(directory: Path, cells: Iterable[str]) -> dict[str, int]:
+    """Move earlier results of `cells` to `previous/`, so that a run that is killed never shows a stale pass.
+
+    Returns cell id → number of its next attempt.
+    """
+    return {cell: _set_aside_one(directory, cell) for cell in cells}
+
+
+def read_results(paths: Iterable[Path]) -> Collected:
+    """Read files, and directories with everything below them. Never raises for what a file holds.
+
+    A cell with an unreadable file has no result, even where another attempt can be read: that one may be stale.
+    """
+    reader = _Reader()
+    for path in paths:
+        reader.read_tree(path)
+    unread = {_base_name(problem.file) for problem in reader.problems}
+    results = newest(result for result in reader.results if _name_of(result) not in unread)
+    return Collected(reader.plan, tuple(results[cell] for cell in sorted(results)), tuple(reader.problems))
+
+
+def _base_name(file: str) -> str:
+    return file.rpartition("/")[2]
+
+
+def _name_of(result: CellResult) -> str:
+    return file_name(result.cell) if _CELL.fullmatch(result.cell) else ""
+
+
+def _stem(cell: str) -> str:
+    if not _CELL.fullmatch(cell):
+        msg = f"{cell!r} is not a cell id"
+        raise ValueError(msg)
+    if len(cell) <= _NAME_LIMIT:
+        return cell
+    return f"{cell[: _NAME_LIMIT - 17]}-{hashlib.sha256(cell.encode()).hexdigest()[:16]}"
+
+
+def _write(path: Path, document: BaseModel) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(document.model_dump_json(indent=1) + "\n")
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide the result from the user who uploads it
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _set_aside_one(directory: Path, cell: str) -> int:
+    current = directory / file_name(cell)
+    previous = directory / PREVIOUS
+    kept = [_attempt(path.name, _stem(cell)) for path in previous.glob("*.json")] if previous.is_dir() else []
+    last = max(kept, default=0)
+    if not current.is_file() and not current.is_symlink():
+        return last + 1
+    attempt = max(_attempt_inside(current), last + 1)
+    previous.mkdir(exist_ok=True)
+    current.replace(previous / f"{_stem(cell)}.{attempt}.json")
+    return attempt + 1
+
+
+def _attempt(name: str, stem: str) -> int:
+    match = _ATTEMPT.fullmatch(name[len(stem) :]) if name.startswith(stem) else None
+    return int(match[1]) if match else 0
+
+
+def _attempt_inside(path: Path) -> int:
+    try:
+        return _result(_read_bytes(path)).attempt
+    except _UnreadableError:
+        return 1
+
+
+class _UnreadableError(Exception):
+    """Why one file is not used; its text is for the reader of the report."""
+
+
+def _read_bytes(path: Path) -> bytes:
+    # O_NOFOLLOW and O_NONBLOCK: the type is checked on what was opened, so a swapped link or FIFO does no harm.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        raise _UnreadableError(_os_reason(path, error)) from error
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            msg = "is not a regular file"
+            raise _UnreadableError(msg)
+        data = file.read(FILE_LIMIT_BYTES + 1)
+    if len(data) > FILE_LIMIT_BYTES:
+        msg = f"is larger than {FILE_LIMIT_BYTES >> 20} MiB"
+        raise _UnreadableError(msg)
+    return data
+
+
+def _os_reason(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return "is a symbolic link, and those are not followed"
+    return f"cannot be opened: {error.strerror}"
+
+
+def _document(data: bytes) -> dict[str, object]:
+    try:
+        document = from_json(data)
+    except ValueError as error:
+        msg = f"is not complete JSON: {error}"
+        raise _UnreadableError(msg) from error
+    if not isinstance(document, dict):
+        msg = "is not a JSON object"
+        raise _UnreadableError(msg)
+    return document
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"does not fit the schema: {place}: {first['msg']}" if place else f"does not fit the schema: {first['msg']}"
+
+
+def _version(document: dict[str, object], key: str, known: int) -> None:
+    if key not in document:
+        msg = f"has no {key}"
+        raise _UnreadableError(msg)
+    if document[key] != known:
+        msg = f"has {key} {str(document[key])[:40]}; this program reads {known}"
+        raise _UnreadableError(msg)
+
+
+def _plan(data: bytes) -> Plan:
+    _version(_document(data), "plan_version", PLAN_VERSION)
+    try:
+        return Plan.model_validate_json(data)
+    except ValidationError as error:
+        raise _UnreadableError(_first_error(error)) from error
+
+
+def _result(data: bytes) -> CellResult:
+    _version(_document(data), "result_version", RESULT_VERSION)
+    try:
+        return CellResult.model_validate_json(data)
+    except ValidationError as error:
+        raise _UnreadableError(_first_error(error)) from error
+
+
+class _Reader:
+    """Collects over several trees; every problem names its file relative to the argument that led to it."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.results: list[CellResult] = []
+        self.problems: list[Problem] = []
+        self._files = 0
+
+    def read_tree(self, root: Path) -> None:
+        if not root.exists():
+            self._problem(root.name, "does not exist")
+        elif not root.is_dir():
+            self._read_file(root, root.name)
+        else:
+            for path in _json_files(root):
+                self._read_file(path, path.relative_to(root).as_posix())
+
+    def _read_file(self, path: Path, name: str) -> None:
+        self._files += 1
+        if self._files > FILES_LIMIT:
+            if self._files == FILES_LIMIT + 1:
+                self._problem(name, f"this and later files were not read: there are more than {FILES_LIMIT}")
+            return
+        try:
+            self._take(_read_bytes(path), name)
+        except _UnreadableError as error:
+            self._problem(name, str(error))
+
+    def _take(self, data: bytes, name: str) -> None:
+        if _base_name(name) == PLAN_FILE:
+            self._unite(_plan(data))
+        elif "report_version" not in _document(data):  # our own report.json may lie beside the results
+            self.results.append(_result(data))
+
+    def _unite(self, plan: Plan) -> None:
+        if self.plan is None:
+            self.plan = plan
+            return
+        if plan == self.plan:
+            return
+        clash = _clash(self.plan, plan)
+        if clash:
+            raise _UnreadableError(clash)
+        self.plan = _united(self.plan, plan)
+
+    def _problem(self, file: str, message: str) -> None:
+        self.problems.append(Problem(file=file, line=0, column=0, path="", message=message))
+
+
+def _json_files(root: Path) -> Iterator[Path]:
+    for directory, below, names in os.walk(root, followlinks=False):
+        below[:] = sorted(name for name in below if name != PREVIOUS and not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".json") and not name.startswith("."):
+                yield Path(directory) / name
+
+
+def _clash(first: Plan, second: Plan) -> str:
+    """Why two plans cannot be one; empty where they can."""
+    for key, image in second.images.items():
+        known = first.images.get(key)
+        if known and (known.ref, known.digest) != (image.ref, image.digest):
+            here, there = image.digest or image.ref, known.digest or known.ref
+            return f"contradicts an earlier plan: {key} is {here} here, {there} there"
+    for runner, machine in second.runners.items():
+        if first.runners.get(runner, machine) != machine:
+            return f"contradicts an earlier plan: runner {runner} is described differently"
+    if second.policy != first.policy:
+        return "contradicts an earlier plan: its policy is another one"
+    return ""
+
+
+def _united(first: Plan, second: Plan) -> Plan:
+    known = {cell.id for cell in first.cells}
+    offset = len(first.lanes)
+    added = [cell.model_copy(update={"lane": cell.lane + offset}) for cell in second.cells if cell.id not in known]
+    names = {cell.id for cell in added}
+    cells = (*first.cells, *added)
+    planned = known | names
+    skipped = {cell.id: cell for cell in (*second.skipped, *first.skipped) if cell.id not in planned}
+    lanes = [
+        Lane(index=lane.index + offset, runner=lane.runner, cells=tuple(cell for cell in lane.cells if cell in names))
+        for lane in second.lanes
+    ]
+    return first.model_copy(
+        update={
+            "images": {**first.images, **{key: row for key, row in second.images.items() if key not in first.images}},
+            "runners": {
+                **first.runners,
+                **{key: row for key, row in second.runners.items() if key not in first.runners},
+            },
+            "cells": cells,
+            "skipped": tuple(skipped.values()),
+            "lanes": (*first.lanes, *lanes),
+        }
+    )

@@ -1,0 +1,57 @@
+"""Owns the starter configuration of `init`: which files there are, and writing them without losing a user's own.
+
+Must not know the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from cuda_matrix.errors import ConfigurationError
+from cuda_matrix.schemas import config_schema
+
+# Path in the user's repository → template. (A folder `.github` would be lost by some packagers, hence `workflows`.)
+_TEMPLATES = {
+    "matrix/images.yml": "matrix/images.yml",
+    "matrix/runners.yml": "matrix/runners.yml",
+    "matrix/policy.yml": "matrix/policy.yml",
+    ".github/workflows/gpu-matrix.yml": "workflows/gpu-matrix.yml",
+}
+_SCHEMA = "matrix/schema.json"
+
+
+def starter_files() -> dict[str, str]:
+    """Path below the repository → text."""
+    root = files("cuda_matrix").joinpath("templates", "starter")
+    texts = {path: root.joinpath(*name.split("/")).read_text(encoding="utf-8") for path, name in _TEMPLATES.items()}
+    return {**texts, _SCHEMA: json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"}
+
+
+def write_starter(directory: Path) -> list[Path]:
+    """Write every starter file, or none. Returns what was written.
+
+    Raises:
+        ConfigurationError: a file is there already, another configuration is, or the directory cannot be written.
+    """
+    texts = starter_files()
+    matrix = directory / "matrix"
+    there = [path for path in (directory / name for name in (*texts, "cuda-matrix.yml")) if path.exists()]
+    there += sorted(path for path in matrix.glob("*.y*ml") if path not in there)
+    if there:
+        names = ", ".join(path.as_posix() for path in there)
+        msg = f"nothing is written, because this would be overwritten or mixed up: {names}"
+        raise ConfigurationError(msg, hint="choose an empty directory: cuda-matrix init DIR")
+    written = []
+    try:
+        for name, text in texts.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8", newline="") as stream:
+                stream.write(text)
+            written.append(path)
+    except OSError as error:
+        msg = f"cannot write below {directory}: {error.strerror} ({error.filename})"
+        raise ConfigurationError(msg) from error
+    return written

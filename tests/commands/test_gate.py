@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from builders import make_plan, make_result
+from cuda_matrix.commands.gate import command
+from cuda_matrix.model import Verdict
+from cuda_matrix.result_files import write_plan, write_result
+
+CONFIG = """\
+version: 1
+images:
+  - {id: good, ref: example.org/good:1}
+  - {id: bad, ref: example.org/bad:1}
+runners:
+  rtx4090: {labels: [gpu], gpu: RTX 4090}
+policy:
+  required: ["good@*"]
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write_plan(tmp_path / "results", make_plan(images=("good", "bad")))
+    write_result(tmp_path / "results", make_result("good@rtx4090"))
+    return tmp_path / "results"
+
+
+def test_yes(results: Path) -> None:
+    write_result(results, make_result("bad@rtx4090"))
+    result = CliRunner().invoke(command, [str(results)])
+    assert (result.exit_code, result.stdout) == (0, "release: yes\n")
+
+
+def test_no_with_one_line_per_reason(results: Path) -> None:
+    write_result(results, make_result("bad@rtx4090", Verdict.FAIL))
+    result = CliRunner().invoke(command, [str(results)])
+    assert (result.exit_code, result.stdout) == (1, "release: no\n  1 required cell fails: bad@rtx4090\n")
+
+
+def test_the_policy_of_another_configuration(results: Path, tmp_path: Path) -> None:
+    config = tmp_path / "other.yml"
+    config.write_text(CONFIG)
+    result = CliRunner().invoke(command, [str(results), "--config", str(config)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "note: bad@rtx4090 is not-run, but not required" in result.stdout
+
+
+def test_a_plan_that_could_not_be_read_is_a_no(results: Path) -> None:
+    write_result(results, make_result("bad@rtx4090"))
+    (results / "lane-2").mkdir()
+    (results / "lane-2" / "plan.json").write_text("{")
+    result = CliRunner().invoke(command, [str(results)])
+    assert result.exit_code == 1
+    assert "a plan could not be used: lane-2/plan.json" in result.stdout

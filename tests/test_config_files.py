@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from cuda_matrix import config_files
+from cuda_matrix.errors import ConfigurationError
+
+RUNNERS = "version: 1\nrunners:\n  g1: {labels: [g1]}\n  g2: {labels: [g2]}\n"
+IMAGES = "version: 1\nimages:\n  - {id: a, ref: a}\n  - id: b\n    ref: b\n    variants: {cu1: {}, cu2: {}}\n"
+
+
+def write(root: Path, **files: str) -> Path:
+    directory = root / "matrix"
+    directory.mkdir()
+    for name, text in files.items():
+        (directory / f"{name}.yml").write_text(dedent(text), encoding="utf-8")
+    return directory
+
+
+def problems(root: Path, **files: str) -> list[str]:
+    write(root, **files)
+    with pytest.raises(ConfigurationError) as caught:
+        config_files.load(root=root)
+    prefix = f"{root.as_posix()}/matrix/"
+    return [str(each).replace(prefix, "") for each in caught.value.problems]
+
+
+def test_files_are_merged_and_remember_their_places(tmp_path: Path) -> None:
+    directory = write(
+        tmp_path, a=IMAGES, b=RUNNERS, c="images:\n  - {id: c, ref: c}\npolicy: {required: [a@g1]}\nexclude:\n"
+    )
+    loaded = config_files.load(root=tmp_path)
+    assert [image.id for image in loaded.config.images] == ["a", "b", "c"]
+    assert len(loaded.expansion.cells) == 8
+    assert str(loaded.locate(("images", 2, "ref"), False)) == f"{directory.as_posix()}/c.yml:2:17"
+    assert str(loaded.locate(("runners", "g2"), True)) == f"{directory.as_posix()}/b.yml:4:3"
+    assert loaded.locate(("nowhere",), False).line == 0
+    assert [Path(file).name for file in loaded.files] == ["a.yml", "b.yml", "c.yml"]
+
+
+def test_policy_may_be_spread_over_files(tmp_path: Path) -> None:
+    write(tmp_path, a=IMAGES, b=RUNNERS, c="policy: {required: [a@g1]}", d="policy: {tiers: {t: ['*']}}")
+    policy = config_files.load(root=tmp_path).config.policy
+    assert policy.required == ("a@g1",)
+    assert policy.tiers == {"t": ("*",)}
+
+
+def test_one_file(tmp_path: Path) -> None:
+    (tmp_path / "cuda-matrix.yml").write_text(IMAGES + RUNNERS.removeprefix("version: 1\n"))
+    assert config_files.load(root=tmp_path).config == config_files.load(tmp_path / "cuda-matrix.yml").config
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "there is no configuration here"),
+        (["matrix/readme.txt"], r"holds no \*.yml"),
+        (["matrix/.hidden.yml"], r"holds no \*.yml"),
+        (["matrix/a.yml", "cuda-matrix.yml"], "both"),
+    ],
+)
+def test_what_to_read_must_be_clear(tmp_path: Path, names: list[str], words: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("version: 1")
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        config_files.load(root=tmp_path)
+    assert caught.value.hint
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no"):
+        config_files.load(tmp_path / "gone.yml")
+
+
+def test_problems_of_two_files_come_together_and_in_order(tmp_path: Path) -> None:
+    assert problems(
+        tmp_path,
+        a="""\
+        version: 1
+        images:
+          - id: t{cuda}
+            axes: {cuda: [12.10]}
+            ref: x
+            lables: 1
+        """,
+        b="runners:\n  g1: {lables: [g1], gpu: 3090}\n",
+    ) == [
+        'a.yml:4:19: images[0].axes.cuda[0]: write the version in quotes: "12.10" (without them YAML reads a number, and 12.10 becomes 12.1)',
+        "a.yml:6:5: images[0].lables: unknown key 'lables'; known here: id, ref, axes, exclude, expect, paths, variants",
+        "b.yml:2:7: runners.g1.labels: the key 'labels' is missing: `runs-on` labels of its GitHub runners.",
+        "b.yml:2:8: runners.g1.lables: unknown key 'lables'; did you mean 'labels'?",
+        "b.yml:2:27: runners.g1.gpu: expected text, found the number 3090 (put it in quotes)",
+    ]
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_others_problems(tmp_path: Path) -> None:
+    found = problems(tmp_path, a="version: 1\nimages: [\n", b="runners: {g1: {}}\n")
+    assert len(found) == 2
+    assert found[0].startswith("a.yml:3:1: not valid YAML")
+    assert found[1].startswith("b.yml:1:15: runners.g1.labels: the key 'labels' is missing")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"c": "runners: {g1: {labels: [x]}}"}, ["c.yml:1:11: runners.g1: 'g1' stands twice; first at b.yml:3:3"]),
+        (
+            {"c": "version: 2"},
+            [
+                "c.yml:1:10: version: this cuda-matrix reads version 1 of the format (write `version: 1`), found the number 2"
+            ],
+        ),
+        (
+            {"c": "version: true"},
+            [
+                "c.yml:1:10: version: this cuda-matrix reads version 1 of the format (write `version: 1`), found the truth value true"
+            ],
+        ),
+        ({"c": "- x"}, ["c.yml:1:1: expected a mapping (key: value) such as `version: 1`, found a list"]),
+        ({"c": "polcy: {}"}, ["c.yml:1:1: polcy: unknown key 'polcy'; did you mean 'policy'?"]),
+        ({"c": "exclude: {}"}, ["c.yml:1:10: exclude: expected a list, found a mapping"]),
+        (
+            {"c": "report: {dir: a}", "d": "report: {dir: b}"},
+            ["d.yml:1:10: report.dir: 'dir' stands twice; first at c.yml:1:10"],
+        ),
+    ],
+)
+def test_merging(tmp_path: Path, files: dict[str, str], expected: list[str]) -> None:
+    assert [
+        line.replace(f"{tmp_path.as_posix()}/matrix/", "") for line in problems(tmp_path, a=IMAGES, b=RUNNERS, **files)
+    ] == expected
+
+
+def test_version_must_stand_somewhere(tmp_path: Path) -> None:
+    found = problems(tmp_path, a="images: [{id: a, ref: a}]", b="runners: {g1: {labels: [x]}}")
+    assert [line.rpartition(": ")[2] for line in found] == ["1`"]
+    assert "no file says `version: 1`" in found[0]
+
+
+def test_what_the_types_cannot_see_is_said_with_its_place(tmp_path: Path) -> None:
+    assert problems(
+        tmp_path,
+        a=IMAGES + "  - {id: A, ref: a b}\n",
+        b=RUNNERS,
+        c="""\
+        exclude:
+          - {image: a, runner: g3, reason: abc}
+        include:
+          - {image: b, variant: cu3, runner: g1}
+          - {image: a, runner: g1}
+        policy:
+          required: ["a@g3"]
+        """,
+    ) == [
+        "a.yml:7:10: images[2].id: the image ids 'A' and 'a' differ only in case: they would share a file (see a.yml:3:10)",
+        "a.yml:7:18: images[2].ref: 'a b' is not an image reference: it holds white space",
+        "c.yml:2:24: exclude[0].runner: matches no runner: 'g3'",
+        "c.yml:4:25: include[0].variant: 'b' has no variant 'cu3'",
+        "c.yml:5:5: include[1]: has no effect: this cell is not excluded, or is included twice",
+        "c.yml:7:14: policy.required[0]: 'a@g3' matches no cell; no runner matches 'g3'",
+    ]
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(tmp_path / "x")
+    with pytest.raises(ConfigurationError):
+        config_files.load(tmp_path / "x")

@@ -1,0 +1,37 @@
+#!/bin/sh
+# What `make check` runs. Each tool speaks only when it has something to say; all run, then the exit code tells.
+status=0
+run() {
+  name=$1
+  shift
+  if "$@" >/tmp/cuda-matrix-check.$$ 2>&1; then
+    echo "ok       $name"
+  else
+    echo "FAILED   $name"
+    cat /tmp/cuda-matrix-check.$$
+    status=1
+  fi
+  rm -f /tmp/cuda-matrix-check.$$
+}
+optional() {
+  if command -v "$2" >/dev/null 2>&1; then
+    run "$@"
+  elif [ "${CI:-}" = true ]; then
+    echo "FAILED   $1: $2 is not installed, and CI must not skip it"
+    status=1
+  else
+    echo "skipped  $1: $2 is not installed here"
+  fi
+}
+
+run "ruff (rules)" ruff check src tests bench
+run "ruff (format)" ruff format --check src tests bench
+run "mypy --strict" mypy
+run "import-linter" lint-imports
+run "lock files" python tools/check_locks.py
+run "workflow schema" check-jsonschema --builtin-schema vendor.github-workflows workflows/*.yml .github/workflows/*.yml
+run "action schema" check-jsonschema --builtin-schema vendor.github-actions action.yml
+run "zizmor" zizmor --offline --quiet --persona pedantic action.yml workflows .github/workflows
+optional "actionlint" actionlint -no-color workflows/*.yml .github/workflows/*.yml
+optional "shellcheck" shellcheck action/*.sh tools/*.sh src/cuda_matrix/payload/start.sh .ci/run
+exit $status
