@@ -47,6 +47,7 @@ def test_every_verb_has_help(tmp_path: Path, verb: str) -> None:
         (["run", "--engine", "podman"], "podman"),
         (["run", "--python", "python3"], "--python goes with --engine local"),
         (["run", "--lane", "7"], "lane 7 has no cell"),
+        (["run", "--engine", "simulated", "--scenario", "missing.yml"], "missing.yml"),
         (["run", "--plan", "missing.json"], "missing.json"),
         (["report", "nothing-here"], "plan.json"),
         (["gate", "nothing-here"], "plan.json"),

@@ -6,10 +6,15 @@ from textwrap import dedent
 import pytest
 
 from cuda_matrix import config_files
+from cuda_matrix.config import Image, Runner
 from cuda_matrix.errors import ConfigurationError
 
 RUNNERS = "version: 1\nrunners:\n  g1: {labels: [g1]}\n  g2: {labels: [g2]}\n"
 IMAGES = "version: 1\nimages:\n  - {id: a, ref: a}\n  - id: b\n    ref: b\n    variants: {cu1: {}, cu2: {}}\n"
+LABELS = Runner.model_fields["labels"].description
+UNQUOTED = 'write the version in quotes: "12.10" (without them YAML reads a number, and 12.10 becomes 12.1)'
+SAME_BUT_FOR_CASE = "the image ids 'A' and 'a' differ only in case: they would share a file"
+WRONG_VERSION = "this cuda-matrix reads version 1 of the format (write `version: 1`), found"
 
 
 def write(root: Path, **files: str) -> Path:
@@ -35,7 +40,7 @@ def test_files_are_merged_and_remember_their_places(tmp_path: Path) -> None:
     loaded = config_files.load(root=tmp_path)
     assert [image.id for image in loaded.config.images] == ["a", "b", "c"]
     assert len(loaded.expansion.cells) == 8
-    assert str(loaded.locate(("images", 2, "ref"), False)) == f"{directory.as_posix()}/c.yml:2:17"
+    assert str(loaded.locate(("images", 2, "ref"), False)) == f"{directory.as_posix()}/c.yml:2:18"
     assert str(loaded.locate(("runners", "g2"), True)) == f"{directory.as_posix()}/b.yml:4:3"
     assert loaded.locate(("nowhere",), False).line == 0
     assert [Path(file).name for file in loaded.files] == ["a.yml", "b.yml", "c.yml"]
@@ -89,9 +94,9 @@ def test_problems_of_two_files_come_together_and_in_order(tmp_path: Path) -> Non
         """,
         b="runners:\n  g1: {lables: [g1], gpu: 3090}\n",
     ) == [
-        'a.yml:4:19: images[0].axes.cuda[0]: write the version in quotes: "12.10" (without them YAML reads a number, and 12.10 becomes 12.1)',
-        "a.yml:6:5: images[0].lables: unknown key 'lables'; known here: id, ref, axes, exclude, expect, paths, variants",
-        "b.yml:2:7: runners.g1.labels: the key 'labels' is missing: `runs-on` labels of its GitHub runners.",
+        f"a.yml:4:19: images[0].axes.cuda[0]: {UNQUOTED}",
+        f"a.yml:6:5: images[0].lables: unknown key 'lables'; known here: {', '.join(Image.model_fields)}",
+        f"b.yml:2:7: runners.g1.labels: the key 'labels' is missing: {LABELS}",
         "b.yml:2:8: runners.g1.lables: unknown key 'lables'; did you mean 'labels'?",
         "b.yml:2:27: runners.g1.gpu: expected text, found the number 3090 (put it in quotes)",
     ]
@@ -110,15 +115,11 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others_problems(tmp_path: 
         ({"c": "runners: {g1: {labels: [x]}}"}, ["c.yml:1:11: runners.g1: 'g1' stands twice; first at b.yml:3:3"]),
         (
             {"c": "version: 2"},
-            [
-                "c.yml:1:10: version: this cuda-matrix reads version 1 of the format (write `version: 1`), found the number 2"
-            ],
+            [f"c.yml:1:10: version: {WRONG_VERSION} the number 2"],
         ),
         (
             {"c": "version: true"},
-            [
-                "c.yml:1:10: version: this cuda-matrix reads version 1 of the format (write `version: 1`), found the truth value true"
-            ],
+            [f"c.yml:1:10: version: {WRONG_VERSION} the truth value true"],
         ),
         ({"c": "- x"}, ["c.yml:1:1: expected a mapping (key: value) such as `version: 1`, found a list"]),
         ({"c": "polcy: {}"}, ["c.yml:1:1: polcy: unknown key 'polcy'; did you mean 'policy'?"]),
@@ -156,7 +157,7 @@ def test_what_the_types_cannot_see_is_said_with_its_place(tmp_path: Path) -> Non
           required: ["a@g3"]
         """,
     ) == [
-        "a.yml:7:10: images[2].id: the image ids 'A' and 'a' differ only in case: they would share a file (see a.yml:3:10)",
+        f"a.yml:7:10: images[2].id: {SAME_BUT_FOR_CASE} (see a.yml:3:10)",
         "a.yml:7:18: images[2].ref: 'a b' is not an image reference: it holds white space",
         "c.yml:2:24: exclude[0].runner: matches no runner: 'g3'",
         "c.yml:4:25: include[0].variant: 'b' has no variant 'cu3'",

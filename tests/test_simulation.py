@@ -69,8 +69,8 @@ def verdict_of(cell: SimulatedCell, ask: Request) -> tuple[str, str | None]:
         ("torch2.2.0-cu118", "rtx3090", "pass", None, 850, 22.3),
         # The rest of the demo.
         ("torch2.2.0-cu121", "rtx3090", "pass", None, 905, None),
-        ("torch2.9.1-cu130", "rtx3090", "fail", "driver-too-old", None, None),
-        ("torch2.9.1-cu130", "rtx4090", "fail", "driver-too-old", None, None),
+        ("torch2.9.1-cu130", "rtx3090", "pass", None, 905, None),
+        ("torch2.9.1-cu130", "rtx4090", "pass", None, 1301, None),
         ("torch2.9.1-cu130", "a800", "fail", "driver-too-old", None, None),
     ],
 )

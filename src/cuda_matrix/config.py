@@ -45,7 +45,7 @@ def _iso_date(value: str) -> str:
 
 
 def _gpus(value: Any) -> Any:
-    if value in {"all", "none", "cdi"}:
+    if isinstance(value, str) and value in {"all", "none", "cdi"}:
         return value
     if isinstance(value, list | tuple) and value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
         if min(value) < 0 or len(set(value)) != len(value):

@@ -41,13 +41,13 @@ def load(config: str | Path | None = None, root: Path = Path()) -> LoadedConfig:
     """
     paths = find(config, root)
     found, problems = _read_all(paths)
-    merged = _Merged(found, str(config) if config is not None else paths[0].as_posix())
+    source = Path(config or (paths[0] if len(paths) == 1 else paths[0].parent)).as_posix()
+    merged = _Merged(found, source)
     result = documents.problems_of(Config, merged.value, merged.locate)
-    told = {each.path for each in merged.problems if each.line}
-    if len(found) < len(paths):
-        told |= set(Config.model_fields)  # what seems to be missing may stand in the file that could not be read
-    more = [*merged.problems, *(result if isinstance(result, list) else ())]
-    problems += [each for each in more if each.line or each.path not in told]
+    told = {each.path for each in merged.problems}
+    late = [each for each in result if each.path not in told] if isinstance(result, list) else []
+    is_whole = len(found) == len(paths)  # else what seems to be missing may stand in a file that could not be read
+    problems += [each for each in (*merged.problems, *late) if each.line or is_whole]
     if problems or isinstance(result, list):
         raise documents.wrong(problems)
     expansion = matrix.expand(result)

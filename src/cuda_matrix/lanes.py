@@ -74,12 +74,12 @@ def github_matrix(plan: Plan) -> dict[str, Any]:
 
 
 def _chunks(cells: Sequence[tuple[str, str]], count: int) -> list[tuple[str, ...]]:
-    """Contiguous, nearly equal parts. A border inside one image moves by one where that spares a second pull."""
+    """Contiguous, nearly equal parts. A border inside one image moves back by one where that spares a second pull."""
     borders = [0]
     for number in range(1, count):
         even = round(number * len(cells) / count)
         lowest, highest = borders[-1] + 1, len(cells) - (count - number)
-        allowed = [border for border in (even, even - 1, even + 1) if lowest <= border <= highest]
+        allowed = [border for border in (even, even - 1) if lowest <= border <= highest]
         whole = [border for border in allowed if cells[border - 1][1] != cells[border][1]]
         borders.append((whole or allowed or [lowest])[0])
     borders.append(len(cells))

@@ -21,7 +21,8 @@ from pydantic_core import from_json
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.gate import newest
 from cuda_matrix.model import ID_PATTERN
-from cuda_matrix.plan import PLAN_VERSION, Lane, Plan
+from cuda_matrix.plan import PLAN_VERSION, Plan
+from cuda_matrix.plan_union import contradiction, unite
 from cuda_matrix.result import RESULT_VERSION, CellResult
 
 PLAN_FILE = "plan.json"
@@ -266,10 +267,10 @@ class _Reader:
             return
         if plan == self.plan:
             return
-        clash = _clash(self.plan, plan)
+        clash = contradiction(self.plan, plan)
         if clash:
             raise _UnreadableError(clash)
-        self.plan = _united(self.plan, plan)
+        self.plan = unite(self.plan, plan)
 
     def _problem(self, file: str, message: str) -> None:
         self.problems.append(Problem(file=file, line=0, column=0, path="", message=message))
@@ -281,44 +282,3 @@ def _json_files(root: Path) -> Iterator[Path]:
         for name in sorted(names):
             if name.endswith(".json") and not name.startswith("."):
                 yield Path(directory) / name
-
-
-def _clash(first: Plan, second: Plan) -> str:
-    """Why two plans cannot be one; empty where they can."""
-    for key, image in second.images.items():
-        known = first.images.get(key)
-        if known and (known.ref, known.digest) != (image.ref, image.digest):
-            here, there = image.digest or image.ref, known.digest or known.ref
-            return f"contradicts an earlier plan: {key} is {here} here, {there} there"
-    for runner, machine in second.runners.items():
-        if first.runners.get(runner, machine) != machine:
-            return f"contradicts an earlier plan: runner {runner} is described differently"
-    if second.policy != first.policy:
-        return "contradicts an earlier plan: its policy is another one"
-    return ""
-
-
-def _united(first: Plan, second: Plan) -> Plan:
-    known = {cell.id for cell in first.cells}
-    offset = len(first.lanes)
-    added = [cell.model_copy(update={"lane": cell.lane + offset}) for cell in second.cells if cell.id not in known]
-    names = {cell.id for cell in added}
-    cells = (*first.cells, *added)
-    planned = known | names
-    skipped = {cell.id: cell for cell in (*second.skipped, *first.skipped) if cell.id not in planned}
-    lanes = [
-        Lane(index=lane.index + offset, runner=lane.runner, cells=tuple(cell for cell in lane.cells if cell in names))
-        for lane in second.lanes
-    ]
-    return first.model_copy(
-        update={
-            "images": {**first.images, **{key: row for key, row in second.images.items() if key not in first.images}},
-            "runners": {
-                **first.runners,
-                **{key: row for key, row in second.runners.items() if key not in first.runners},
-            },
-            "cells": cells,
-            "skipped": tuple(skipped.values()),
-            "lanes": (*first.lanes, *lanes),
-        }
-    )

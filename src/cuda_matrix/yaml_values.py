@@ -81,12 +81,20 @@ class Node:
         self.value = value
         self.mark = mark
         self.text = text  # of a scalar, as written
-        self.children: dict[str | int, Node] = {}
-        self.keys: dict[str, Mark] = {}
-        self.items: list[tuple[str, Mark, Node]] = []  # of an open mapping, still with its merge keys
+        if text is None:
+            self.children: dict[str | int, Node] = {}
+            self.keys: dict[str, Mark] = {}
+            self.items: list[tuple[str, Mark, Node]] = []  # of an open mapping, still with its merge keys
+        else:  # a million scalars share what none of them fills
+            self.children, self.keys, self.items = _CHILDREN, _KEYS, _ITEMS
         self.size = 1
         self.height = 0
         self.is_open = False
+
+
+_CHILDREN: dict[str | int, Node] = {}
+_KEYS: dict[str, Mark] = {}
+_ITEMS: list[tuple[str, Mark, Node]] = []
 
 
 def compose(text: str) -> Node:

@@ -61,6 +61,8 @@ def command(**values: Any) -> None:
     run_id = wiring.new_run_id(wiring.environment())
     engine = _engine(options, plan, cells, run_id)
     out = Path(options.out)
+    if options.select or options.tier:
+        plan = wiring.plan_for_folder(plan, out)
     wiring.run_and_record(engine, run_id, plan, cells, out)
     click.echo(f"{len(cells)} result(s) in {out}; for the table: cuda-matrix report {out}", err=True)
 

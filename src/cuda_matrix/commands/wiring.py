@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cuda_matrix import protocol, result_files
 from cuda_matrix.adapters.console_progress import ConsoleProgress
 from cuda_matrix.execute import Run, run_cells
+from cuda_matrix.plan_union import refresh
 from cuda_matrix.reference import load_reference
 from cuda_matrix.version import __version__
 
@@ -37,6 +38,12 @@ def new_run_id(environ: Mapping[str, str]) -> str:
 def progress_for(cells: tuple[PlannedCell, ...]) -> ConsoleProgress:
     """Progress on stderr: stdout belongs to results."""
     return ConsoleProgress(sys.stderr, len(cells), time.monotonic)
+
+
+def plan_for_folder(plan: Plan, out: Path) -> Plan:
+    """The plan to keep in `out` when a part of the matrix is run into it: what was planned there stays planned."""
+    file = out / result_files.PLAN_FILE
+    return refresh(result_files.read_plan(file), plan) if file.exists() else plan
 
 
 def run_and_record(engine: Engine, run_id: str, plan: Plan, cells: tuple[PlannedCell, ...], out: Path) -> None:

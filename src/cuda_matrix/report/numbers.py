@@ -50,7 +50,9 @@ def scalar(value: Any) -> str:
     """One figure of a check as text: numbers formatted, True and False as yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
         return number(value)
     return NONE if value is None else str(value)
 

@@ -1,0 +1,64 @@
+"""Owns how several plans become one: those of several lanes, and that of a second run into the same folder.
+
+Must not know where plans lie (result_files).
+"""
+
+from __future__ import annotations
+
+from cuda_matrix.plan import Lane, Plan
+
+
+def refresh(earlier: Plan, later: Plan) -> Plan:
+    """The plan of a folder in which some cells are run again: no cell is forgotten, and the later word counts."""
+    known = earlier.model_copy(
+        update={
+            "images": {**earlier.images, **later.images},
+            "runners": {**earlier.runners, **later.runners},
+            "payload": later.payload,
+            "container": later.container,
+            "policy": later.policy,
+        }
+    )
+    return unite(known, later)
+
+
+def contradiction(first: Plan, second: Plan) -> str:
+    """Why two plans cannot be one; empty where they can."""
+    for key, image in second.images.items():
+        known = first.images.get(key)
+        if known and (known.ref, known.digest) != (image.ref, image.digest):
+            here, there = image.digest or image.ref, known.digest or known.ref
+            return f"contradicts an earlier plan: {key} is {here} here, {there} there"
+    for runner, machine in second.runners.items():
+        if first.runners.get(runner, machine) != machine:
+            return f"contradicts an earlier plan: runner {runner} is described differently"
+    if second.policy != first.policy:
+        return "contradicts an earlier plan: its policy is another one"
+    return ""
+
+
+def unite(first: Plan, second: Plan) -> Plan:
+    """One plan of both; where both know a cell, an image or a runner, the first one's word counts."""
+    known = {cell.id for cell in first.cells}
+    offset = len(first.lanes)
+    added = [cell.model_copy(update={"lane": cell.lane + offset}) for cell in second.cells if cell.id not in known]
+    names = {cell.id for cell in added}
+    cells = (*first.cells, *added)
+    planned = known | names
+    skipped = {cell.id: cell for cell in (*second.skipped, *first.skipped) if cell.id not in planned}
+    lanes = [
+        Lane(index=lane.index + offset, runner=lane.runner, cells=tuple(cell for cell in lane.cells if cell in names))
+        for lane in second.lanes
+    ]
+    return first.model_copy(
+        update={
+            "images": {**first.images, **{key: row for key, row in second.images.items() if key not in first.images}},
+            "runners": {
+                **first.runners,
+                **{key: row for key, row in second.runners.items() if key not in first.runners},
+            },
+            "cells": cells,
+            "skipped": tuple(skipped.values()),
+            "lanes": (*first.lanes, *lanes),
+        }
+    )

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cuda_matrix.commands.plan import ROWS_SHOWN, command
+from cuda_matrix.errors import ConfigurationError
+from cuda_matrix.plan import Plan
+
+DIGEST = "sha256:" + "0" * 64
+FLEET = f"""\
+version: 1
+images:
+  - {{id: old, ref: "pytorch/pytorch:2.2.0-cuda11.8-cudnn8-runtime"}}
+  - {{id: pinned, ref: "registry.example/a@{DIGEST}"}}
+runners:
+  g1: {{labels: [self-hosted, g1], jobs: 2}}
+  g2: {{labels: [g2]}}
+exclude:
+  - {{image: pinned, runner: g2, reason: driver too old}}
+policy: {{tiers: {{pr: ["*@g1"]}}}}
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> str:
+    path = tmp_path / "fleet.yml"
+    path.write_text(FLEET)
+    return str(path)
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments), standalone_mode=False)
+
+
+def test_table(fleet: str) -> None:
+    lines = plan("--offline", "--config", fleet).stdout.splitlines()
+    assert [line.split() for line in lines if "@g" in line and "excluded" not in line] == [
+        ["old@g1", "pytorch/pytorch:2.2.0-cuda11.8-cudnn8-runtime", "0"],
+        ["old@g2", "pytorch/pytorch:2.2.0-cuda11.8-cudnn8-runtime", "2"],
+        ["pinned@g1", f"registry.example/a@{DIGEST}", "1"],
+    ]
+    assert "pinned@g2  excluded: driver too old" in lines
+    assert "3 cells in 3 lanes on 2 runners; 1 skipped" in lines
+    assert lines[-1].startswith("tags are unresolved (--offline)")
+
+
+def test_json_alone_on_stdout_and_in_the_file(fleet: str, tmp_path: Path) -> None:
+    output = tmp_path / "plan.json"
+    done = plan("--offline", "--config", fleet, "--format", "json", "--output", str(output))
+    assert Plan.model_validate_json(done.stdout) == Plan.model_validate_json(output.read_bytes())
+
+
+def test_github(fleet: str) -> None:
+    done = plan("--offline", "--config", fleet, "--format", "github", "--max-jobs", "2", "--tier", "pr")
+    assert [entry["name"] for entry in json.loads(done.stdout)["include"]] == ["g1 1/2 (1 cell)", "g1 2/2 (1 cell)"]
+
+
+def test_pinned_images_need_no_registry_and_no_docker(fleet: str) -> None:
+    done = plan("--config", fleet, "--select", "pinned", "--format", "json")
+    assert done.exception is None
+    assert json.loads(done.stdout)["digests"] == "resolved"
+
+
+def test_a_wrong_glob(fleet: str) -> None:
+    assert isinstance(plan("--offline", "--config", fleet, "--select", "new").exception, ConfigurationError)
+
+
+def test_an_output_that_cannot_be_written(fleet: str, tmp_path: Path) -> None:
+    error = plan("--offline", "--config", fleet, "--output", str(tmp_path / "gone" / "plan.json")).exception
+    assert isinstance(error, ConfigurationError)
+    assert "cannot write" in str(error)
+
+
+def large(path: Path) -> str:
+    images = "".join(f"  - {{id: i{n}, ref: 'a/b:{n}'}}\n" for n in range(100))
+    runners = "".join(f"  g{n}: {{labels: [g{n}], jobs: 3}}\n" for n in range(100))
+    path.write_text(f"version: 1\nimages:\n{images}runners:\n{runners}")
+    return str(path)
+
+
+def test_a_long_table_is_cut(tmp_path: Path) -> None:
+    lines = plan("--offline", "--config", large(tmp_path / "a.yml")).stdout.splitlines()
+    assert sum("@g" in line for line in lines) == ROWS_SHOWN
+    assert f"… and {10_000 - ROWS_SHOWN:,} more (--format json shows all)".replace(",", "") in lines
+
+
+def test_ten_thousand_cells_cost_little(tmp_path: Path) -> None:
+    """Measured by the operating system: at most 2 s of processor time and 300 MB, the interpreter included."""
+    script = (
+        "import resource, sys\n"
+        "from cuda_matrix.commands.plan import command\n"
+        "command(sys.argv[1:], standalone_mode=False)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, file=sys.stderr)\n"
+    )
+    arguments = ["--offline", "--format", "json", "--config", large(tmp_path / "a.yml")]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stderr.split())
+    assert len(json.loads(done.stdout)["cells"]) == 10_000
+    assert seconds < 2
+    assert megabytes < 300

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cuda_matrix.config import Config
+from cuda_matrix.plan import Plan
+from cuda_matrix.schemas import config_schema
+
+SMALL: dict[str, Any] = {"version": 1, "images": [{"id": "a", "ref": "a"}], "runners": {"g": {"labels": ["x"]}}}
+
+
+def test_defaults_are_the_hardened_ones() -> None:
+    container = Config.model_validate(SMALL).container
+    assert (container.network, container.gpus, container.shm_size, container.entrypoint) == (
+        "none",
+        "all",
+        8 << 30,
+        "override",
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "given", "expected"),
+    [
+        ("payload", "timeout", "20m", 1200.0),
+        ("payload", "timeout", "1.5h", 5400.0),
+        ("container", "shm_size", "512m", 512 << 20),
+        ("container", "memory", "64GiB", 64 << 30),
+        ("container", "gpus", [0, 1], (0, 1)),
+    ],
+)
+def test_units(section: str, key: str, given: Any, expected: Any) -> None:
+    found = Config.model_validate({**SMALL, section: {key: given}})
+    assert getattr(getattr(found, section), key) == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "given"),
+    [
+        ("payload", "timeout", "20"),
+        ("payload", "timeout", "0s"),
+        ("payload", "timeout", "-5m"),
+        ("container", "shm_size", "0g"),
+        ("container", "gpus", []),
+        ("container", "gpus", [0, 0]),
+        ("container", "gpus", [-1]),
+        ("container", "gpus", [True]),
+        ("policy", "regression", {"throughput": "5"}),
+        ("policy", "expect_fail", [{"cell": "a", "until": "2027-02-30", "reason": "abc"}]),
+        ("policy", "expect_fail", [{"cell": "a", "until": "2027-01-31", "reason": ""}]),
+        ("runners", "g", {"labels": ["x"], "driver": 550.54}),
+        ("runners", "../g", {"labels": ["x"]}),
+    ],
+)
+def test_what_is_refused(section: str, key: str, given: Any) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({**SMALL, section: {**SMALL.get(section, {}), key: given}})
+
+
+def test_a_plan_is_read_back_as_it_was_written() -> None:
+    made = Config.model_validate({**SMALL, "payload": {"timeout": "90s"}, "container": {"gpus": [0]}})
+    plan = Plan(
+        images={}, runners={}, cells=(), lanes=(), payload=made.payload, container=made.container, policy=made.policy
+    )
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_schema_is_for_one_file_of_several() -> None:
+    schema = config_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "required" not in schema
+    assert set(schema["properties"]) == set(Config.model_fields)
+    assert schema["additionalProperties"] is False
