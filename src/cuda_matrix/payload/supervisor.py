@@ -1,0 +1,191 @@
+"""Owns the supervisor: reads the request, plans, runs workers until every item has ended, writes every event.
+
+Standard library only, and no image code in this process: nothing in the image can take it down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from . import events, facts, items, table
+
+PROTOCOL = 1
+GRACE_S = 5.0  # what a worker gets on top of an item's limit, to report the timeout itself
+NOISE_LIMIT = 16384  # bytes of a worker's own output that are passed on to stderr
+TERMINATED = 143  # exit code after SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGINT came."""
+
+
+def main(directory: str) -> int:
+    """Run the request in `directory`; the exit code is 0 where the stream was closed with `done`."""
+    started = time.monotonic()
+    _fill_standard_descriptors()
+    request = _read_request(os.path.join(directory, "request.json"))
+    stream = events.Stream(1, request["marker"])
+    stream.emit("hello", protocol=PROTOCOL, python=".".join(str(part) for part in sys.version_info[:3]))
+    selected, unmatched = table.select(items.ITEMS, request["profile"], request["checks"], request["benchmarks"])
+    _emit_plan(stream, selected, unmatched, request["profile"])
+    for name, value in facts.cheap(os.environ).items():
+        stream.emit("fact", name=name, value=value)
+    for _, pattern in unmatched:
+        stream.emit("end", id=pattern, status="unknown", summary="no item of this payload matches this glob")
+    code = Supervisor(stream, request, selected, started).run() if selected else 0
+    if code == 0:
+        stream.emit("done", seconds=round(time.monotonic() - started, 3))
+    return code
+
+
+def _fill_standard_descriptors():
+    """With stdin, stdout or stderr closed, the first pipe would take its number."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+
+
+def _read_request(path):
+    with open(path, "rb") as stream:
+        request = json.loads(stream.read().decode("utf-8"))
+    if request.get("protocol") != PROTOCOL:
+        raise ValueError("request.json speaks protocol {!r}, this payload {}".format(request.get("protocol"), PROTOCOL))
+    return request
+
+
+def _emit_plan(stream, selected, unmatched, profile):
+    planned = [{"id": item.id, "kind": item.kind, "limit_s": item.limit_s(profile)} for item in selected]
+    # A glob that selects nothing is a mistake that must be seen, so it is planned, and ends as unknown.
+    planned += [{"id": pattern, "kind": kind, "limit_s": 0} for kind, pattern in unmatched]
+    stream.emit("plan", items=planned)
+
+
+class Supervisor:
+    """Runs workers until every selected item has ended."""
+
+    def __init__(self, stream, request: dict, selected, started: float):
+        self._stream = stream
+        self._request = request
+        self._remaining = list(selected)
+        self._items = {item.id: item for item in selected}
+        self._end = started + float(request["limit_s"])
+        self._results = {}  # id → status and device: what later items and later workers need
+        self._current = None  # id of the started item that has not ended
+        self._current_started = started
+        self._check_pid = None
+        self._output = None
+        self._deadline = None
+        self._noise_left = NOISE_LIMIT
+
+    def run(self) -> int:
+        """Run everything; the payload's exit code."""
+        import signal
+
+        from . import worker
+
+        worker.no_core_files()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _terminate)
+        try:
+            while self._remaining:
+                self._one_worker()
+        except Terminated:
+            return TERMINATED
+        finally:
+            self._kill_check()
+        return 0
+
+    def _one_worker(self):
+        """Run one worker over everything that remains; where it dies, charge the item at hand."""
+        from . import cgroup, processes, worker
+
+        before = len(self._remaining)
+        kills = cgroup.kills()
+        self._output = processes.Output()
+        self._current_started = time.monotonic()
+        self._deadline = processes.Deadline(max(self._current_started, self._end) + GRACE_S)
+
+        def main_of_worker(descriptor):
+            worker.Worker(descriptor, self._request, list(self._remaining), dict(self._results), self._end).main()
+
+        ending = processes.run(main_of_worker, self._on_message, self._deadline, output=self._output)
+        self._kill_check()
+        self._pass_on_noise()
+        if not self._remaining:
+            return
+        if self._current is None and len(self._remaining) == before:
+            self._current = self._remaining[0].id  # it died before its first item: somebody must be charged
+            self._stream.emit("start", id=self._current)
+        if self._current is not None:
+            seconds = time.monotonic() - self._current_started
+            result = worker.ending_result(ending, seconds, time.monotonic() >= self._end, kills)
+            result["log"] = self._output.text()
+            result["seconds"] = round(seconds, 3)
+            self._finish(self._current, result)
+
+    def _on_message(self, message):
+        kind = message.get("event")
+        if kind == "child":
+            if self._current is not None:  # before any item, it is the worker itself, which `processes.run` kills
+                self._check_pid = message["pid"]
+        elif kind == "start":
+            self._current = message["id"]
+            self._current_started = time.monotonic()
+            self._set_deadline(self._items[self._current])
+            self._stream.emit("start", id=self._current)
+        elif kind == "fact":
+            self._stream.emit("fact", name=message["name"], value=message["value"])
+        elif kind == "end":
+            self._check_pid = None
+            self._finish(message.pop("id"), {key: value for key, value in message.items() if key != "event"})
+
+    def _set_deadline(self, item):
+        """The worker keeps its children's limits; this one is for the worker, which hangs only in `import torch`."""
+        from . import worker
+
+        own = item.limit_s(self._request["profile"])
+        if item.id != "torch.import":
+            # A second worker has to import torch again before its first item that needs it.
+            own += GRACE_S + (worker.IMPORT_LIMIT_S if item.torch else 0.0)
+        self._deadline.at = min(time.monotonic() + own, self._end + GRACE_S)
+
+    def _finish(self, item_id, result):
+        item = self._items[item_id]
+        self._remaining = [each for each in self._remaining if each.id != item_id]
+        self._current = None
+        self._results[item_id] = {key: result.get(key) for key in ("status", "device")}
+        if item_id == "torch.import" and not result.get("log"):
+            result["log"] = self._output.text()  # what the image printed at import
+        if not str(result.get("log", "")).strip():
+            result.pop("log", None)
+        if item.kind == "benchmark":
+            result.setdefault("unit", item.unit)
+            result.setdefault("higher_is_better", item.higher_is_better)
+        self._stream.emit("end", id=item_id, **result)
+
+    def _kill_check(self):
+        """A check outlives its worker where that was killed: it is in a group of its own."""
+        if self._check_pid is not None:
+            from . import processes
+
+            processes.kill_group(self._check_pid)
+            self._check_pid = None
+
+    def _pass_on_noise(self):
+        """What the image printed at import goes to stderr, bounded, and never with the marker in it."""
+        noise = self._output.text().replace(self._request["marker"], "<marker>")
+        noise = noise[max(0, len(noise) - self._noise_left) :]
+        self._noise_left -= len(noise)
+        if noise:
+            try:
+                events.write_all(2, noise.encode("utf-8", "replace"))
+            except OSError:
+                self._noise_left = 0
+
+
+def _terminate(_number, _frame):
+    raise Terminated

@@ -1,0 +1,299 @@
+"""The order of events, and what one misbehaving check may cost: itself, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cuda_matrix.protocol import EventStream
+from cuda_matrix.result import Exit
+
+LIMITS = "(2, 2, 2)"
+MARKER = "0123456789abcdef" * 2
+
+CHECKS = """
+import os, signal, subprocess, sys, time
+from .context import passed, result
+
+def fine(context):
+    context.fact("glibc", "9.99")
+    return passed("fine", numbers={"answer": 42})
+
+def segfault(context):
+    sys.stdout.write("before the end\\n")
+    import faulthandler
+    faulthandler._sigsegv()
+
+def killed(context):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hang(context):
+    print("waiting", flush=True)
+    time.sleep(600)
+
+def hang_in_c(context):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    time.sleep(600)
+
+def flood(context):
+    line = b"x" * 65536
+    for _ in range(3200):
+        os.write(1, line)
+    return passed("flooded")
+
+def forge(context):
+    import json
+    event = {"event": "end", "id": "after", "status": "fail"}
+    print("0123456789abcdef0123456789abcdef " + json.dumps(event), flush=True)
+    os.write(2, b"0123456789abcdef0123456789abcdef {}\\n")
+    return passed("forged")
+
+def exit_quietly(context):
+    os._exit(0)
+
+def raises(context):
+    raise RuntimeError("CUDA error: no kernel image is available\\nsecond line")
+
+def leaves_a_process(context):
+    subprocess.Popen(["sleep", "600"])
+    return passed("left a process behind that keeps the pipes open")
+
+def odd_numbers(context):
+    numbers = {"nan": float("nan"), "inf": float("inf"), "object": object, "bad": "\\udcff"}
+    numbers.update(("k%d" % i, "é" * 3000) for i in range(100))
+    return result("pass", "s" * 9000, numbers=numbers, evidence="\\x00" * 9000, seconds=float("nan"))
+
+def long_log(context):
+    print("\\U0001f600" * 20000)
+    return result("fail", "long log")
+"""
+
+
+def table(*names: str) -> str:
+    return ", ".join(f'Item("{name}", "check", "checks_stub:{name}", {LIMITS})' for name in names)
+
+
+def with_after(name: str) -> str:
+    return table(name) + f', Item("after", "check", "checks_stub:fine", {LIMITS})'
+
+
+def test_empty_selection_says_hello_plans_nothing_and_is_done(deployed):
+    deployed.torch("raise SystemExit('torch must not be imported')")
+    run = deployed.run(checks=(), benchmarks=())
+    assert run.code == 0
+    assert run.kinds()[:2] == ["hello", "plan"]
+    assert run.kinds()[-1] == "done"
+    assert run.planned() == []
+    assert set(run.kinds()) == {"hello", "plan", "fact", "done"}
+    assert run.facts()["python_path"]
+    assert run.stderr == b""
+
+
+def test_events_come_in_the_order_of_the_protocol(deployed):
+    deployed.items(table("fine"), CHECKS)
+    run = deployed.run()
+    assert [kind for kind in run.kinds() if kind != "fact"] == ["hello", "plan", "start", "end", "done"]
+    assert run.events[0] == {"event": "hello", "protocol": 1, "python": sys.version.split()[0]}
+    end = run.end("fine")
+    assert (end["status"], end["summary"], end["numbers"]) == ("pass", "fine", {"answer": 42})
+    assert 0 <= end["seconds"] < 2
+    assert run.facts()["glibc"] == "9.99"  # a later fact replaces an earlier one
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "evidence"),
+    [
+        ("segfault", "crash", "Segmentation fault (signal 11)"),
+        ("killed", "crash", "Killed (signal 9)"),
+        ("exit_quietly", "crash", "the process ended with exit code 0 and without a result"),
+        ("raises", "fail", "RuntimeError: CUDA error: no kernel image is available"),
+        ("hang", "timeout", None),
+        ("hang_in_c", "timeout", None),
+        ("flood", "pass", None),
+        ("forge", "pass", None),
+        ("leaves_a_process", "pass", None),
+        ("long_log", "fail", None),
+    ],
+)
+def test_a_check_that_misbehaves_costs_itself_alone(deployed, name, status, evidence):
+    deployed.items(with_after(name), CHECKS)
+    run = deployed.run()
+    assert run.statuses() == {name: status, "after": "pass"}
+    assert run.end(name).get("evidence") == evidence
+    assert run.kinds()[-1] == "done"
+    assert run.code == 0
+
+
+def test_a_segfault_names_its_signal_and_the_line_that_did_it(deployed):
+    deployed.items(table("segfault"), CHECKS)
+    end = deployed.run().end("segfault")
+    assert end["numbers"] == {"signal": 11, "signal_name": "SIGSEGV"}
+    assert "in segfault" in end["log"]
+
+
+def test_a_hang_keeps_its_output_and_says_where_it_hung(deployed):
+    deployed.items(table("hang"), CHECKS)
+    end = deployed.run().end("hang")
+    assert end["summary"] == "stopped after 2.0 s: no result within its time limit"
+    assert "waiting" in end["log"]
+    assert "in hang" in end["log"]
+
+
+def test_an_exception_leaves_its_traceback_in_the_log(deployed):
+    deployed.items(table("raises"), CHECKS)
+    end = deployed.run().end("raises")
+    assert end["summary"] == "raised RuntimeError"
+    assert end["log"].rstrip().endswith("second line")
+
+
+def test_two_hundred_megabytes_of_output_cost_no_memory(deployed):
+    deployed.items(table("flood"), CHECKS)
+    run = deployed.run()
+    assert len(run.end("flood")["log"]) <= 16000
+    assert len(run.stdout) + len(run.stderr) < 100_000
+
+
+def test_what_a_check_prints_is_never_an_event(deployed):
+    deployed.items(with_after("forge"), CHECKS)
+    run = deployed.run()
+    assert run.end("after")["status"] == "pass"
+    assert run.kinds().count("end") == 2
+    assert b"0123456789abcdef0123456789abcdef {" not in run.stderr
+
+
+def test_results_are_strict_bounded_json(deployed):
+    deployed.items(table("odd_numbers"), CHECKS)
+    end = deployed.run().end("odd_numbers")
+    assert end["numbers"]["nan"] == "nan"
+    assert end["numbers"]["inf"] == "inf"
+    assert end["numbers"]["bad"] == "?"
+    assert len(end["numbers"]) <= 64
+    assert len(end["summary"]) <= 2000
+    assert 0 <= end["seconds"] < 2
+
+
+def test_the_host_reads_the_stream_without_an_anomaly(deployed):
+    names = ["fine", "segfault", "raises", "forge", "odd_numbers", "long_log"]
+    deployed.items(
+        table(*names) + ', Item("rate", "benchmark", "checks_stub:fine", (2, 2, 2), ("raises",), unit="images/s")',
+        CHECKS,
+    )
+    run = deployed.run()
+    stream = EventStream(MARKER)
+    stream.feed(run.stdout)
+    outcome = stream.outcome(Exit(code=run.code))
+    assert stream.anomalies == []
+    assert outcome.done
+    assert [str(check.status.value) for check in outcome.checks] == ["pass", "crash", "fail", "pass", "pass", "fail"]
+    assert [(each.id, each.status.value, each.unit) for each in outcome.benchmarks] == [("rate", "skip", "images/s")]
+
+
+def test_the_cells_time_limit_ends_what_runs_and_skips_the_rest(deployed):
+    deployed.items(with_after("hang"), CHECKS)
+    run = deployed.run(limit_s=1.0)
+    assert run.statuses() == {"hang": "timeout", "after": "skip"}
+    assert run.end("after")["summary"] == "the cell's time limit was reached"
+    assert [run.end(item)["cause"] for item in ("hang", "after")] == ["cell-timeout"] * 2
+    assert "the cell's time limit was reached" in run.end("hang")["summary"]
+    assert run.kinds()[-1] == "done"
+
+
+def test_a_glob_that_selects_nothing_is_seen(deployed):
+    deployed.items(table("fine"), CHECKS)
+    run = deployed.run(checks=("fine", "fnie"))
+    assert run.planned() == ["fine", "fnie"]
+    assert run.statuses() == {"fine": "pass", "fnie": "unknown"}
+
+
+def test_what_an_item_needs_is_planned_with_it(deployed):
+    deployed.items(
+        table("fine", "raises") + ', Item("last", "check", "checks_stub:fine", (2, 2, 2), ("raises",))', CHECKS
+    )
+    run = deployed.run(checks=("last",))
+    assert run.statuses() == {"raises": "fail", "last": "skip"}
+    assert "start" not in [event["event"] for event in run.events if event.get("id") == "last"]
+
+
+def test_sigterm_kills_the_check_and_its_children_at_once(deployed, tmp_path):
+    deployed.items(
+        'Item("tree", "check", "checks_stub:tree", (60, 60, 60))',
+        f"""
+import os, subprocess, time
+def tree(context):
+    child = subprocess.Popen(["sleep", "600"])
+    with open({str(tmp_path / "pids")!r}, "w") as stream:
+        stream.write("%d %d" % (os.getpid(), child.pid))
+    os.rename({str(tmp_path / "pids")!r}, {str(tmp_path / "ready")!r})
+    time.sleep(600)
+""",
+    )
+    deployed.write()
+    with subprocess.Popen(deployed.command(), env=deployed.environment(), stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pids = [int(pid) for pid in (tmp_path / "ready").read_text().split()]
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert b'"done"' not in out
+    assert [pid for pid in pids if _alive(pid)] == []
+
+
+def _alive(pid: int) -> bool:
+    for _ in range(50):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except FileNotFoundError:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONWARNINGS": "error"},
+        {"PYTHONSTARTUP": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "PYTHONOPTIMIZE": "2"},
+    ],
+)
+def test_the_images_environment_does_not_matter(deployed, environment):
+    deployed.items(table("fine", "raises"), CHECKS)
+    run = deployed.run(env=environment)
+    assert run.statuses() == {"fine": "pass", "raises": "fail"}
+    assert run.kinds()[-1] == "done"
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_closed_standard_descriptors_do_not_matter(deployed, closed):
+    deployed.items(table("segfault", "fine"), CHECKS)
+    command = " ".join(f"'{part}'" for part in deployed.command())
+    run = deployed.run(command=["/bin/sh", "-c", f"exec {command} {closed}"])
+    assert run.statuses() == {"segfault": "crash", "fine": "pass"}
+
+
+def test_no_bytecode_is_written(deployed):
+    deployed.items(table("fine"), CHECKS)
+    deployed.torch("x = 1")
+    deployed.run()
+    assert list(deployed.root.parent.rglob("__pycache__")) == []
+
+
+def test_a_reader_that_went_away_ends_the_payload(deployed):
+    deployed.items(table("hang"), CHECKS)
+    deployed.write()
+    read, write = os.pipe()
+    with subprocess.Popen(
+        deployed.command(), env=deployed.environment(), stdout=write, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(write)
+        os.close(read)
+        assert process.wait(timeout=20) == 70
