@@ -167,7 +167,9 @@ def ten_checks(image: str, count: int, engine: DockerEngine) -> bool:
     samples = pairs(
         count,
         {
-            'docker run --rm IMAGE python3 -c "import torch"': lambda: docker_run(image, "python3", "-c", "import torch"),
+            'docker run --rm IMAGE python3 -c "import torch"': lambda: docker_run(
+                image, "python3", "-c", "import torch"
+            ),
             "one cell with ten trivial torch checks": lambda: run_one(plan),
         },
     )
@@ -190,7 +192,7 @@ def main() -> int:
         print(f"skipped: {error}")
         return 0
     if not arguments.image:
-        print("skipped: no image; give --image, or start the test bed: eval \"$(sudo tests/docker/testbed.sh up)\"")
+        print('skipped: no image; give --image, or start the test bed: eval "$(sudo tests/docker/testbed.sh up)"')
         return 0
     engine = DockerEngine(Ownership("bench", process_owner(os.getpid()), time.time), os.environ)
     subprocess.run(["docker", "pull", "--quiet", arguments.image], check=False, capture_output=True)

@@ -149,7 +149,7 @@ class ContainerOptions(Frozen):
     shm_size: Bytes = Field(
         default=8 << 30, description="Size of shared memory; Docker's own 64 MB breaks DataLoader and NCCL."
     )
-    memory: Bytes | None = Field(default=None, description="Memory limit; no swap beyond it.")
+    memory: Bytes = Field(default=64 << 30, description="Memory limit, never more than 95 % of the host's; no swap.")
     network: Literal["none", "bridge", "host"] = Field(default="none", description="Network of the container.")
     user: NonEmpty = Field(default="image", description="`image` keeps the image's user; else uid[:gid].")
     entrypoint: Literal["override", "image"] = Field(

@@ -10,71 +10,28 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import DeviceRequest, LogConfig
 
-import docker
 from cuda_matrix.adapters import images
 from cuda_matrix.adapters.containers import Ownership, payload_archive, remove_abandoned
-from cuda_matrix.errors import InfrastructureError, Interrupted
+from cuda_matrix.adapters.endpoint import connect, unreachable
+from cuda_matrix.errors import Interrupted
 from cuda_matrix.execute import CONTAINER_PATH, LaunchFailed
 from cuda_matrix.model import EngineName
 from cuda_matrix.result import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cuda_matrix.config import ContainerOptions
     from cuda_matrix.execute import Channel, Job
     from cuda_matrix.result import ImageIdentity
 
+HOST_MEMORY_SHARE = 0.95  # a limit above the host's memory would let an image take the host down
 PIDS_LIMIT = 4096  # processes and threads; torch and NCCL start some hundreds on big hosts
-API_TIMEOUT_S = 600  # of one answer of the daemon; unpacking a layer can be silent for minutes
-
-
-def connect(docker_host: str | None = None) -> docker.APIClient:
-    """The daemon that `docker` itself would use: `docker_host`, else DOCKER_HOST, else the current context.
-
-    Raises:
-        InfrastructureError: no daemon answers there.
-    """
-    where = docker_host or "the Docker daemon"
-    try:
-        settings = {"base_url": docker_host} if docker_host else _default_endpoint()
-        where = settings.get("base_url") or "the local Docker socket"
-        client = docker.APIClient(version="auto", timeout=API_TIMEOUT_S, use_ssh_client=True, **settings)
-    except (DockerException, requests.RequestException, OSError, ValueError) as error:
-        raise _unreachable(error, where) from error
-    return client
-
-
-def _default_endpoint() -> dict[str, Any]:
-    settings: dict[str, Any] = dict(docker.utils.kwargs_from_env())
-    if settings.get("base_url"):
-        return settings
-    context = docker.ContextAPI.get_current_context()
-    if context is None or not context.Host:
-        return settings
-    return {"base_url": context.Host, "tls": context.TLSConfig or False}
-
-
-def _unreachable(error: Exception, where: str = "the Docker daemon") -> InfrastructureError:
-    text = str(error)
-    if "Permission denied" in text:
-        hint = "add this account to the `docker` group and log in again, or set DOCKER_HOST to a daemon it may use"
-    else:
-        hint = "start it (`systemctl start docker`), or set DOCKER_HOST or `docker context use` to a daemon that runs"
-    return InfrastructureError(f"cannot reach {where}: {text}", hint=hint)
-
-
-def resolve_digests(refs: Iterable[str]) -> dict[str, str]:
-    """Reference → `sha256:…`, or the reason why it is not known; asked through the daemon and its logins.
-
-    Raises:
-        InfrastructureError: no daemon answers.
-    """
-    return images.resolve_digests(connect(), refs)
 
 
 class DockerSession:
@@ -97,7 +54,7 @@ class DockerSession:
                 if stderr:
                     yield "stderr", stderr
         except (requests.RequestException, OSError, DockerException) as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
 
     def kill(self) -> None:
         """Kill the container; a container that has ended already is fine."""
@@ -110,7 +67,7 @@ class DockerSession:
             self._client.wait(self._container)
             state = self._client.inspect_container(self._container)["State"]
         except (DockerException, requests.RequestException) as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         code = int(state["ExitCode"])
         return Exit(code=code, signal=code - 128 if code > 128 else None, oom_killed=bool(state["OOMKilled"]))
 
@@ -120,9 +77,11 @@ class DockerEngine:
 
     name = EngineName.DOCKER
 
-    def __init__(self, ownership: Ownership) -> None:
+    def __init__(self, ownership: Ownership, environ: Mapping[str, str]) -> None:
         self._ownership = ownership
+        self._environ = environ
         self._clients: dict[str | None, docker.APIClient] = {}
+        self._host_memory: dict[str | None, int] = {}
         self._digests: dict[str, str] = {}  # reference → digest: a tag that moves in mid-run must not split a row
 
     def prepare(self, docker_hosts: set[str | None], progress: Callable[[str], None]) -> None:
@@ -150,7 +109,9 @@ class DockerEngine:
         # The name is chosen here, so that an interruption in mid-creation still knows what to remove.
         name = self._ownership.container_name(job.cell.id)
         try:
-            session = self._start(client, job, identity, name)
+            memory = min(job.container.memory, int(HOST_MEMORY_SHARE * self._host_memory[job.runner.docker_host]))
+            config = _container_config(client, job, identity, self._ownership.labels(job.cell.id, job.limit_s), memory)
+            session = _start(client, config, name, job.files, identity)
             session.pull_s, session.start_s = pulled - begin, time.monotonic() - pulled
             progress("running")
             yield session
@@ -159,17 +120,21 @@ class DockerEngine:
 
     def _client(self, docker_host: str | None) -> docker.APIClient:
         if docker_host not in self._clients:
-            self._clients[docker_host] = connect(docker_host)
+            self._clients[docker_host] = connect(self._environ, docker_host)
+            self._host_memory[docker_host] = int(self._clients[docker_host].info()["MemTotal"])
         return self._clients[docker_host]
 
-    def _start(self, client: docker.APIClient, job: Job, identity: ImageIdentity, name: str) -> DockerSession:
-        with _stage("create", identity):
-            client.create_container_from_config(_container_config(client, job, identity, self._ownership), name=name)
-            client.put_archive(name, "/", payload_archive(job.files, CONTAINER_PATH))
-            output = client.attach(name, stdout=True, stderr=True, stream=True, demux=True)
-        with _stage("start", identity):
-            client.start(name)
-        return DockerSession(client, name, output, identity)
+
+def _start(
+    client: docker.APIClient, config: Any, name: str, files: Mapping[str, bytes], identity: ImageIdentity
+) -> DockerSession:
+    with _stage("create", identity):
+        client.create_container_from_config(config, name=name)
+        client.put_archive(name, "/", payload_archive(files, CONTAINER_PATH))
+        output = client.attach(name, stdout=True, stderr=True, stream=True, demux=True)
+    with _stage("start", identity):
+        client.start(name)
+    return DockerSession(client, name, output, identity)
 
 
 @contextlib.contextmanager
@@ -180,10 +145,12 @@ def _stage(stage: Literal["create", "start"], identity: ImageIdentity) -> Iterat
     except APIError as error:
         raise LaunchFailed(stage=stage, text=str(error.explanation or error), identity=identity) from error
     except (requests.RequestException, OSError) as error:
-        raise _unreachable(error) from error
+        raise unreachable(error) from error
 
 
-def _container_config(client: docker.APIClient, job: Job, identity: ImageIdentity, ownership: Ownership) -> Any:
+def _container_config(
+    client: docker.APIClient, job: Job, identity: ImageIdentity, labels: dict[str, str], memory: int
+) -> Any:
     options = job.container
     command = ["/bin/sh", f"{CONTAINER_PATH}/start.sh"]
     override = options.entrypoint == "override"
@@ -191,8 +158,8 @@ def _container_config(client: docker.APIClient, job: Job, identity: ImageIdentit
         device_requests=device_requests(options, wanted=job.runner.gpu is not None),
         network_mode=options.network,
         shm_size=options.shm_size,
-        mem_limit=options.memory,
-        memswap_limit=options.memory,
+        mem_limit=memory,
+        memswap_limit=memory,
         pids_limit=PIDS_LIMIT,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
@@ -206,7 +173,7 @@ def _container_config(client: docker.APIClient, job: Job, identity: ImageIdentit
         command=None if override else command,
         environment=job.image.env,
         user=None if options.user == "image" else options.user,
-        labels=ownership.labels(job.cell.id, job.limit_s),
+        labels=labels,
         healthcheck={"test": ["NONE"]},
         host_config=host_config,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import docker
+
     from cuda_matrix.plan import PlannedImage
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -72,12 +72,14 @@ def _resolved(plan: Plan) -> Plan:
     refs = {row.ref for row in plan.images.values() if row.digest is None}
     if not refs:
         return plan
-    from cuda_matrix.adapters.docker_engine import connect
+    import os
+
+    from cuda_matrix.adapters.endpoint import connect
     from cuda_matrix.adapters.images import resolve_digests
     from cuda_matrix.errors import InfrastructureError
 
     try:
-        client = connect()
+        client = connect(os.environ)
     except InfrastructureError as error:
         hint = error.hint or "Docker asks the registries; `--offline` plans without it"
         raise InfrastructureError(str(error), hint=hint) from error

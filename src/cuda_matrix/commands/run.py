@@ -125,7 +125,8 @@ def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> E
     from cuda_matrix.adapters.containers import Ownership, process_owner
     from cuda_matrix.adapters.docker_engine import DockerEngine
 
-    engine = DockerEngine(Ownership(run_id=run_id, owner=process_owner(os.getpid()), now=time.time))
+    ownership = Ownership(run_id=run_id, owner=process_owner(os.getpid()), now=time.time)
+    engine = DockerEngine(ownership, os.environ)
     hosts = {plan.runners[cell.runner].docker_host for cell in cells}
     engine.prepare(hosts, lambda text: click.echo(text, err=True))
     return engine
