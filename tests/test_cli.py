@@ -42,7 +42,11 @@ def test_every_verb_has_help(tmp_path: Path, verb: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["paln"], "No such command 'paln'"),
+        (["paln"], "No such command 'paln'. Did you mean 'plan'?"),
+        (["run", "--engine", "local", "--out", "cuda-matrix.yml"], "cuda-matrix.yml: File exists"),
+        (["run", "--engine", "local", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["demo", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["run", "--engine", "simulated"], "no host for the runner 'r'"),
         (["plan", "--max-jobs", "257"], "257"),
         (["run", "--engine", "podman"], "podman"),
         (["run", "--python", "python3"], "--python goes with --engine local"),

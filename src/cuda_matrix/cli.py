@@ -6,6 +6,8 @@ Must not know what a verb does: each lives in `commands/` and is imported only w
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
 import os
 import signal
@@ -34,6 +36,10 @@ VERBS = {
 }
 
 
+# A full or broken disk is nobody's wrong argument.
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for (click.palletsprojects.com, "Lazily loading")."""
 
@@ -48,6 +54,18 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"cuda_matrix.commands.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest verb where there is none of this name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx=error.ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the verbs without importing them."""
@@ -70,27 +88,52 @@ def run(arguments: Sequence[str]) -> int:
     _install_signal_handlers()
     try:
         code = cuda_matrix.main(args=list(arguments), prog_name="cuda-matrix", standalone_mode=False)
-    except click.ClickException as error:
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error, arguments)
+    return code if isinstance(code, int) else ExitCode.GOOD
+
+
+def _failed(error: BaseException, arguments: Sequence[str]) -> ExitCode:
+    """Say what happened, once; the exit code that it has."""
+    code = ExitCode.BUG
+    if isinstance(error, click.exceptions.Exit):
+        code = ExitCode(error.exit_code)
+    elif isinstance(error, click.ClickException):
         error.show()
-        return ExitCode.CONFIGURATION
-    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        code = ExitCode.CONFIGURATION
+    elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         click.echo(f"interrupted{f': {error}' if str(error) else ''}", err=True)
-        return ExitCode.INTERRUPTED
-    except CudaMatrixError as error:
+        code = ExitCode.INTERRUPTED
+    elif isinstance(error, CudaMatrixError):
         _print_error(error)
-        return error.exit_code
-    except BrokenPipeError:
+        code = error.exit_code
+    elif isinstance(error, BrokenPipeError):
         # The reader (`| head`) has what it wanted; without this, Python would complain once more while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.GOOD
-    except Exception as error:
-        from cuda_matrix.bug_report import write_bug_report
+        code = ExitCode.GOOD
+    elif isinstance(error, OSError) and (error.filename is not None or error.errno in _MACHINE_ERRORS):
+        code = _os_error(error)
+    else:
+        _report_bug(error, arguments)
+    return code
 
-        path = write_bug_report(error, arguments)
-        click.echo(f"error: this is a bug of cuda-matrix: {type(error).__name__}: {error}", err=True)
-        click.echo(f"  please paste {path} into an issue", err=True)
-        return ExitCode.BUG
-    return code if isinstance(code, int) else ExitCode.GOOD
+
+def _os_error(error: OSError) -> ExitCode:
+    """A file or folder that the user named and the system refuses."""
+    click.echo(f"error: {error.filename or 'writing'}: {error.strerror}", err=True)
+    if error.errno in _MACHINE_ERRORS:
+        click.echo("hint: results that were written already are kept", err=True)
+        return ExitCode.INFRASTRUCTURE
+    click.echo("hint: choose another file or folder, or change its permissions", err=True)
+    return ExitCode.CONFIGURATION
+
+
+def _report_bug(error: BaseException, arguments: Sequence[str]) -> None:
+    from cuda_matrix.bug_report import write_bug_report
+
+    path = write_bug_report(error, arguments)
+    click.echo(f"error: this is a bug of cuda-matrix: {type(error).__name__}: {error}", err=True)
+    click.echo(f"  please paste {path} into an issue", err=True)
 
 
 def _install_signal_handlers() -> None:

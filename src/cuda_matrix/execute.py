@@ -208,10 +208,10 @@ def _follow(run: Run, job: Job, session: Session, stream: protocol.EventStream) 
     try:
         for channel, data in session.chunks():
             stream.feed(data, channel)
-            if stream.running != shown:
+            if stream.running not in {shown, None}:
                 shown = stream.running
                 ended, planned = stream.progress
-                run.progress.stage(job.cell.id, f"{shown or 'running'} ({ended} of {planned} done)")
+                run.progress.stage(job.cell.id, f"{shown} ({ended} of {planned} done)")
         exit_ = session.wait()
     finally:
         timer.cancel()

@@ -5,6 +5,8 @@ Must not know where plans lie (result_files).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cuda_matrix.plan import Lane, Plan
 
 
@@ -20,6 +22,26 @@ def refresh(earlier: Plan, later: Plan) -> Plan:
         }
     )
     return unite(known, later)
+
+
+def only(plan: Plan, cells: Collection[str]) -> Plan:
+    """The plan without the cells that are not in `cells`."""
+    lanes = [
+        lane.model_copy(update={"cells": tuple(cell for cell in lane.cells if cell in cells)}) for lane in plan.lanes
+    ]
+    kept = tuple(cell for cell in plan.cells if cell.id in cells)
+    skipped = tuple(cell for cell in plan.skipped if cell.id in cells)
+    images = {cell.image for cell in kept} | {cell.image for cell in skipped}
+    runners = {lane.runner for lane in lanes} | {cell.runner for cell in skipped}
+    return plan.model_copy(
+        update={
+            "cells": kept,
+            "skipped": skipped,
+            "lanes": tuple(lanes),
+            "images": {key: image for key, image in plan.images.items() if key in images},
+            "runners": {key: runner for key, runner in plan.runners.items() if key in runners},
+        }
+    )
 
 
 def contradiction(first: Plan, second: Plan) -> str:

@@ -21,13 +21,15 @@ _QUIET_S = 10.0  # a CI log gets no more than one line of progress in this time
 
 
 class ConsoleProgress:
-    """Writes to `stream`; `elapsed` gives monotonic seconds."""
+    """Writes to `stream`; `elapsed` gives monotonic seconds. `announce` says that a cell begins: cells take long."""
 
-    def __init__(self, stream: TextIO, total: int, elapsed: Callable[[], float]) -> None:
+    def __init__(self, stream: TextIO, total: int, elapsed: Callable[[], float], *, announce: bool = True) -> None:
         self._stream = stream
         self._total = total
         self._elapsed = elapsed
         self._done = 0
+        self._announce = announce
+        self._cell = ""
         self._living = stream.isatty()
         self._last_line = elapsed()
 
@@ -44,7 +46,8 @@ class ConsoleProgress:
             self._stream.write(f"\r\x1b[2K{line[:width]}")
             self._stream.flush()
             return
-        if self._elapsed() - self._last_line >= _QUIET_S:
+        if (self._announce and cell != self._cell) or self._elapsed() - self._last_line >= _QUIET_S:
+            self._cell = cell
             self._line(line)
 
     def finished(self, result: CellResult) -> None:

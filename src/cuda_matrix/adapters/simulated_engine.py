@@ -14,7 +14,7 @@ from cuda_matrix.model import EngineName, image_key
 from cuda_matrix.result import ImageIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cuda_matrix.execute import Channel, Job
     from cuda_matrix.result import Exit
@@ -55,6 +55,16 @@ class SimulatedEngine:
     def __init__(self, scenario: Scenario, reference: Reference) -> None:
         self._scenario = scenario
         self._reference = reference
+
+    def prepare(self, cells: Iterable[tuple[str, str]]) -> None:
+        """See that the scenario knows every (image key, runner) before the first one runs.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        for image, runner in cells:
+            cell = simulation.simulated_cell(self._scenario, image, runner, self._reference, gpu_required=True)
+            simulation.launch_failure(cell)
 
     @contextlib.contextmanager
     def launch(self, job: Job, progress: Callable[[str], None]) -> Iterator[SimulatedSession]:

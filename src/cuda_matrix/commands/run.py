@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,9 @@ class Options:
 @click.option("--tier", metavar="NAME", help="Only the cells of this tier of the policy.")
 @click.option("--lane", type=click.IntRange(min=0), metavar="N", help="Only this lane of the plan.")
 @click.option("--max-jobs", type=click.IntRange(1, 256), default=256, show_default=True, help="Most lanes of the plan.")
-@click.option("--engine", type=click.Choice(["docker", "local", "simulated"]), default="docker", help="How (docker).")
+@click.option(
+    "--engine", type=click.Choice(["docker", "local", "simulated"]), default="docker", help="Default: docker."
+)
 @click.option(
     "--out", default="results", show_default=True, metavar="DIR", help="Folder for plan.json and the results."
 )
@@ -56,31 +59,39 @@ def command(**values: Any) -> None:
     from cuda_matrix.commands import wiring
 
     options = Options(**values)
-    plan = _plan(options)
+    plan, matrix_cells = _plan(options)
     cells = _cells(plan, options.lane)
     run_id = wiring.new_run_id(wiring.environment())
     engine = _engine(options, plan, cells, run_id)
     out = Path(options.out)
     if options.select or options.tier:
-        plan = wiring.plan_for_folder(plan, out)
+        plan = wiring.plan_for_folder(plan, out, matrix_cells)
     wiring.run_and_record(engine, run_id, plan, cells, out)
-    click.echo(f"{len(cells)} result(s) in {out}; for the table: cuda-matrix report {out}", err=True)
+    click.echo(f"{len(cells)} result(s); for the table: cuda-matrix report {shlex.quote(str(out))}", err=True)
 
 
-def _plan(options: Options) -> Plan:
+def _plan(options: Options) -> tuple[Plan, frozenset[str]]:
+    """The plan, and the ids of every cell of its matrix, selected or not."""
     from cuda_matrix import config_files, matrix
     from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.result_files import read_plan
 
     if options.plan_file is None:
-        config = config_files.load(options.config).config
-        return matrix.make_plan(
-            matrix.expand(config), config, select=options.select, tier=options.tier, max_jobs=options.max_jobs
+        loaded = config_files.load(options.config)
+        plan = matrix.make_plan(
+            loaded.expansion,
+            loaded.config,
+            select=options.select,
+            tier=options.tier,
+            max_jobs=options.max_jobs,
         )
+        ids = [cell.id for cell in loaded.expansion.cells] + [cell.id for cell in loaded.expansion.skipped]
+        return plan, frozenset(ids)
     if options.select or options.tier or options.config:
         msg = "--plan already says which cells run: it goes with neither --config, --select nor --tier"
         raise ConfigurationError(msg, hint="give these to `cuda-matrix plan`, or use --lane")
-    return read_plan(Path(options.plan_file))
+    plan = read_plan(Path(options.plan_file))
+    return plan, frozenset(cell.id for cell in plan.cells)
 
 
 def _cells(plan: Plan, lane: int | None) -> tuple[PlannedCell, ...]:
@@ -109,7 +120,10 @@ def _engine(options: Options, plan: Plan, cells: tuple[PlannedCell, ...], run_id
         from cuda_matrix.reference import load_reference
         from cuda_matrix.simulation import load_scenario
 
-        return SimulatedEngine(load_scenario(Path(options.scenario) if options.scenario else None), load_reference())
+        scenario = load_scenario(Path(options.scenario) if options.scenario else None)
+        simulated = SimulatedEngine(scenario, load_reference())
+        simulated.prepare([(cell.image, cell.runner) for cell in cells])
+        return simulated
     if options.engine == "local":
         from cuda_matrix.adapters.local_engine import LocalEngine, find_python
 
@@ -127,6 +141,10 @@ def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> E
 
     ownership = Ownership(run_id=run_id, owner=process_owner(os.getpid()), now=time.time)
     engine = DockerEngine(ownership, os.environ)
+    here = sorted({cell.runner for cell in cells if plan.runners[cell.runner].docker_host is None})
+    if len(here) > 1:
+        names = ", ".join(here)
+        click.echo(f"note: cells of {names} all run on this one machine; --select '*@{here[0]}' takes one", err=True)
     hosts = {plan.runners[cell.runner].docker_host for cell in cells}
     engine.prepare(hosts, lambda text: click.echo(text, err=True))
     return engine

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from cuda_matrix import protocol, result_files
 from cuda_matrix.adapters.console_progress import ConsoleProgress
 from cuda_matrix.execute import Run, run_cells
-from cuda_matrix.plan_union import refresh
+from cuda_matrix.model import EngineName
+from cuda_matrix.plan_union import only, refresh
 from cuda_matrix.reference import load_reference
 from cuda_matrix.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from cuda_matrix.execute import Engine
@@ -35,15 +36,15 @@ def new_run_id(environ: Mapping[str, str]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{prefix}-{random}" if prefix else random)
 
 
-def progress_for(cells: tuple[PlannedCell, ...]) -> ConsoleProgress:
-    """Progress on stderr: stdout belongs to results."""
-    return ConsoleProgress(sys.stderr, len(cells), time.monotonic)
+def plan_for_folder(plan: Plan, out: Path, matrix_cells: Collection[str]) -> Plan:
+    """The plan to keep in `out` when a part of the matrix is run into it: what was planned there stays planned.
 
-
-def plan_for_folder(plan: Plan, out: Path) -> Plan:
-    """The plan to keep in `out` when a part of the matrix is run into it: what was planned there stays planned."""
+    Cells of another matrix do not: two matrices in one folder would make a table of a third one.
+    """
     file = out / result_files.PLAN_FILE
-    return refresh(result_files.read_plan(file), plan) if file.exists() else plan
+    if not file.exists():
+        return plan
+    return refresh(only(result_files.read_plan(file), matrix_cells), plan)
 
 
 def run_and_record(engine: Engine, run_id: str, plan: Plan, cells: tuple[PlannedCell, ...], out: Path) -> None:
@@ -52,7 +53,11 @@ def run_and_record(engine: Engine, run_id: str, plan: Plan, cells: tuple[Planned
     Earlier results of the same cells are set aside before the first cell starts: a run that is killed must not
     leave them looking like its own.
     """
-    progress = progress_for(cells)
+    # On stderr: stdout belongs to results.
+    announce = engine.name is not EngineName.SIMULATED
+    progress = ConsoleProgress(sys.stderr, len(cells), time.monotonic, announce=announce)
+    what = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}, engine {engine.name.value}, results in {out}"
+    progress.note(what)
     attempts = result_files.set_aside(out, [cell.id for cell in cells])
     result_files.write_plan(out, plan)
     run = Run(
