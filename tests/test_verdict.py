@@ -49,7 +49,7 @@ def cause(judgement: Judgement) -> str | None:
     [
         ("start", 'could not select device driver "" with capabilities: [[gpu]]', "host-failed", "toolkit-missing"),
         ("pull", "failed to register layer: ApplyLayer no space left on device", "host-failed", "disk-full"),
-        ("pull", "manifest unknown", "inconclusive", "image-not-found"),
+        ("pull", "manifest unknown", "fail", "image-not-found"),
         ("pull", "toomanyrequests", "inconclusive", "registry-rate-limit"),
         ("start", "unsatisfied condition: cuda>=12.8", "fail", "image-require-unsatisfied"),
         ("start", "device error: 7: unknown device", "fail", "device-id-invalid"),
@@ -86,7 +86,7 @@ def test_interrupted_says_nothing_of_the_image() -> None:
             "entrypoint-not-found",
         ),
         ("exec /bin/sh: exec format error", Exit(code=255), "fail", "platform-mismatch"),
-        ("", Exit(code=137, oom_killed=True), "host-failed", "host-oom-kill"),
+        ("", Exit(code=137, oom_killed=True), "fail", "host-oom-kill"),
     ],
 )
 def test_no_hello(log: str, exit_: Exit, verdict: str, code: str) -> None:
@@ -138,7 +138,7 @@ def test_the_first_bad_check_is_the_root() -> None:
     ("done", "missing", "exit_", "verdict", "code"),
     [
         (False, ("training.cnn",), Exit(code=137, timed_out=True), "fail", "cell-timeout"),
-        (False, ("training.cnn",), Exit(code=137, oom_killed=True), "host-failed", "host-oom-kill"),
+        (False, ("training.cnn",), Exit(code=137, oom_killed=True), "fail", "host-oom-kill"),
         (False, ("training.cnn",), Exit(code=139), "fail", "native-crash"),
         (False, ("training.cnn",), ENDED, "fail", "result-incomplete"),
         (True, ("training.cnn",), ENDED, "fail", "result-incomplete"),

@@ -16,6 +16,7 @@ from cuda_matrix.model import CheckStatus, Frozen, Verdict
 from cuda_matrix.result import BenchmarkResult, CheckResult, Diagnosis, Exit, Facts, Log
 from cuda_matrix.tables import Reference
 
+NO_GPU = "gpu-not-exposed"
 REMARKS_LIMIT = 32
 REMARK_LENGTH = 500
 
@@ -58,6 +59,7 @@ class Expectation(Frozen):
     driver: str | None = None
     gpu_requested: bool = False
     gpu_required: bool = False
+    in_container: bool = Field(default=True, description="False where the payload ran on the machine itself.")
 
 
 class Judgement(NamedTuple):
@@ -110,6 +112,9 @@ class _Case(NamedTuple):
         return diagnosis if diagnosis.cause != UNKNOWN else self.diagnose(fragments, exit_, hint=fallback)
 
     def failed(self, diagnosis: Diagnosis, reason: str) -> Judgement:
+        if diagnosis.cause == NO_GPU and not self.expectation.in_container:
+            # Nothing stands between the payload and the machine that could have kept its card away.
+            diagnosis = diagnosis.model_copy(update={"side": "host"})
         return Judgement(_blame(diagnosis), reason, _remarks(self), diagnosis)
 
 
@@ -136,8 +141,8 @@ def _launch_failed(failure: LaunchFailure, exit_: Exit, expectation: Expectation
 def _never_started(case: _Case) -> Judgement | None:
     if case.outcome.hello:
         return None
-    # A limit that ran out here is the entrypoint's own program, which never handed over.
-    exit_ = case.exit.model_copy(update={"timed_out": False})
+    # A limit that ran out here is the entrypoint's own program, which never handed over: the kill was ours.
+    exit_ = Exit(oom_killed=case.exit.oom_killed) if case.exit.timed_out else case.exit
     diagnosis = case.diagnose_or("payload-never-started", (Fragment(where="log", text=case.outcome.log),), exit_)
     return case.failed(diagnosis, f"the payload never spoke: {_headline(diagnosis)}")
 

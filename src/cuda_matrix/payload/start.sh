@@ -121,7 +121,7 @@ ask_nvidia_smi() {
     smi=missing
     for path in "$(command -v nvidia-smi 2>/dev/null)" /usr/bin/nvidia-smi /usr/local/nvidia/bin/nvidia-smi \
         /usr/lib/wsl/lib/nvidia-smi; do
-        [ -n "$path" ] && [ -x "$path" ] || continue
+        [ -x "$path" ] || continue
         smi=$(
             "$path" --query-gpu=driver_version --format=csv,noheader,nounits 2>&1 &
             asked=$!

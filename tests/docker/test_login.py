@@ -1,0 +1,123 @@
+"""A registry that asks for a password: logins come from Docker's own configuration and its credential helpers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from container_bed import Bed, cause
+
+USER, PASSWORD = "cell", "s3cret-of-the-registry"
+# A helper as https://github.com/docker/docker-credential-helpers describes it: the server on stdin, JSON on stdout.
+HELPER = f"""#!/bin/sh
+[ "$1" = get ] || exit 1
+read -r server
+printf '{{"ServerURL": "%s", "Username": "{USER}", "Secret": "{PASSWORD}"}}' "$server"
+"""
+
+
+@dataclass(frozen=True)
+class PrivateRegistry:
+    """Its address, and an image in it."""
+
+    address: str
+    ref: str
+
+
+@pytest.fixture
+def private(bed: Bed, tmp_path: Path) -> Iterator[PrivateRegistry]:
+    """A second registry, with a password; `bare` is pushed there and removed from the engine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    hashing = "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))"  # bcrypt, the one hash that registries take
+    hashed = subprocess.run(["perl", "-e", hashing, PASSWORD], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "htpasswd").write_text(f"{USER}:{hashed}\n")
+    (tmp_path / "registry.yml").write_text(
+        json.dumps(
+            {
+                "version": "0.1",
+                "log": {"level": "error"},
+                "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+                "http": {"addr": address},
+                "auth": {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}},
+            }
+        )
+    )
+    process = subprocess.Popen(["docker-registry", "serve", str(tmp_path / "registry.yml")], stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(address)
+        ref = f"{address}/cm/private:test"
+        login = docker_config(tmp_path / "pusher", address, with_password=True)
+        bed.docker("tag", bed.ref("bare"), ref)
+        bed.docker("--config", str(login), "push", ref)
+        bed.docker("rmi", ref)
+        yield PrivateRegistry(address, ref)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(address: str) -> None:
+    request = urllib.request.Request(f"http://{address}/v2/")
+    request.add_header("Authorization", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=2).close()
+        except OSError:
+            assert time.monotonic() < deadline, "the registry does not answer"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def docker_config(folder: Path, address: str, *, with_password: bool) -> Path:
+    """A folder for DOCKER_CONFIG."""
+    folder.mkdir()
+    token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    content = {"auths": {address: {"auth": token}}} if with_password else {"credHelpers": {address: "cmtest"}}
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_password_of_docker_s_configuration(bed: Bed, private: PrivateRegistry, tmp_path: Path) -> None:
+    os_environ = {"DOCKER_CONFIG": str(docker_config(tmp_path / "login", private.address, with_password=True))}
+    assert pulled(bed, private, os_environ) == ("fail", "python-missing")
+
+
+def test_a_credential_helper(bed: Bed, private: PrivateRegistry, tmp_path: Path) -> None:
+    helper = tmp_path / "bin/docker-credential-cmtest"
+    helper.parent.mkdir()
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    config = docker_config(tmp_path / "login", private.address, with_password=False)
+    environ = {"DOCKER_CONFIG": str(config), "PATH": f"{helper.parent}:{os.environ['PATH']}"}
+    assert pulled(bed, private, environ) == ("fail", "python-missing")
+
+
+def test_no_login(bed: Bed, private: PrivateRegistry, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert pulled(bed, private, {"DOCKER_CONFIG": str(tmp_path / "empty")}) == ("inconclusive", "registry-auth")
+
+
+def pulled(bed: Bed, private: PrivateRegistry, environ: dict[str, str]) -> tuple[str, str | None]:
+    """Verdict and cause of the private image; its password stands nowhere in what the run left."""
+    config = bed.write_config([{"id": "private", "ref": private.ref}])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        result = bed.results(config)["private@cpu"]
+    for path in Path(f"{config}.results").iterdir():
+        assert PASSWORD not in path.read_text(encoding="utf-8")
+    return result["verdict"], cause(result)
