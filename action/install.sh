@@ -10,7 +10,7 @@ find_python() {
   local candidate
   for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
     if command -v "$candidate" >/dev/null 2>&1 &&
-      "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      "$candidate" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
@@ -23,7 +23,7 @@ python=$(find_python) || {
   exit 3
 }
 
-hash=$("$python" - "$lock" <<'PY'
+hash=$("$python" -I - "$lock" <<'PY'
 import hashlib, platform, sys
 digest = hashlib.sha256(open(sys.argv[1], "rb").read())
 digest.update(f"{platform.machine()} {sys.version_info[:2]} {sys.executable}".encode())
@@ -38,11 +38,11 @@ if [ ! -x "$environment/bin/python" ]; then
   # Several runners of one machine may come here at once: each builds its own, the first rename wins.
   building=$(mktemp -d "$cache/building.XXXXXX")
   trap 'rm -rf "$building"' EXIT
-  "$python" -m venv "$building/environment" || {
+  "$python" -I -m venv "$building/environment" || {
     echo "::error::$python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
     exit 3
   }
-  "$building/environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+  "$building/environment/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
     --require-hashes --requirement "$lock"
   mv -T "$building/environment" "$environment" 2>/dev/null || [ -x "$environment/bin/python" ]
 fi

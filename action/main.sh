@@ -3,16 +3,32 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export PYTHONPATH="$root/src" PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1
 
+# Isolated (-I): no module of the checked-out repository can stand in for one of ours.
+python() {
+  "$CUDA_MATRIX_PYTHON" -I "$@"
+}
+
+# In the background, with signals passed on: when a job is cancelled the runner signals this shell alone.
 cuda_matrix() {
-  "$CUDA_MATRIX_PYTHON" -m cuda_matrix "$@"
+  local main='import sys; sys.path.insert(0, sys.argv.pop(1)); from cuda_matrix.__main__ import main; main()' child status=0
+  "$CUDA_MATRIX_PYTHON" -I -c "$main" "$root/src" "$@" & # no function here: the signal must reach Python itself
+  child=$!
+  trap 'kill -TERM "$child" 2>/dev/null' INT TERM HUP
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  trap - INT TERM HUP
+  return "$status"
 }
 
 # A random delimiter: no value can end its own block and forge another output.
 output() {
   local delimiter
-  delimiter="end-$("$CUDA_MATRIX_PYTHON" -c 'import secrets; print(secrets.token_hex(16))')"
+  delimiter="end-$(python -c 'import secrets; print(secrets.token_hex(16))')"
   printf '%s<<%s\n%s\n%s\n' "$1" "$delimiter" "$2" "$delimiter" >>"$GITHUB_OUTPUT"
 }
 
@@ -30,7 +46,7 @@ plan() {
   mkdir -p "$(dirname "$INPUT_PLAN")"
   matrix=$(cuda_matrix plan "${options[@]}")
   output matrix "$matrix"
-  output lanes "$(printf '%s' "$matrix" | "$CUDA_MATRIX_PYTHON" -c 'import json, sys; print(len(json.load(sys.stdin)["include"]))')"
+  output lanes "$(printf '%s' "$matrix" | python -c 'import json, sys; print(len(json.load(sys.stdin)["include"]))')"
   output plan "$INPUT_PLAN"
 }
 
@@ -39,7 +55,7 @@ run() {
   [ -z "${INPUT_LANE:-}" ] || options+=(--lane "$INPUT_LANE")
   # What runs prints is not ours: between these two lines the runner obeys no command in it.
   local token
-  token="stop-$("$CUDA_MATRIX_PYTHON" -c 'import secrets; print(secrets.token_hex(16))')"
+  token="stop-$(python -c 'import secrets; print(secrets.token_hex(16))')"
   echo "::stop-commands::$token"
   local status=0
   cuda_matrix run "${options[@]}" || status=$?
@@ -49,7 +65,7 @@ run() {
 }
 
 report() {
-  cuda_matrix report "$INPUT_RESULTS" --out "$INPUT_REPORT"
+  cuda_matrix report --out "$INPUT_REPORT" -- "$INPUT_RESULTS"
   output report "$INPUT_REPORT"
   local limit=1000000 # bytes; GitHub refuses a summary of more than 1 MiB
   if [ "$(wc -c <"$INPUT_REPORT/report.md")" -le "$limit" ]; then
@@ -57,18 +73,23 @@ report() {
   else
     echo "The report is larger than a job summary may be; it is in the folder \`$INPUT_REPORT\`." >>"$GITHUB_STEP_SUMMARY"
   fi
-  local options=() status=0
-  [ -z "${INPUT_CONFIG:-}" ] || options+=(--config "$INPUT_CONFIG")
-  cuda_matrix gate "$INPUT_RESULTS" "${options[@]}" || status=$?
-  case "$status" in
-    0) output verdict yes ;;
-    1)
-      output verdict no
-      [ "${INPUT_GATE:-true}" = true ] || status=0
-      ;;
+  local status=0
+  cuda_matrix gate -- "$INPUT_RESULTS" || status=$?
+  case "$status:${1:-0}" in
+    0:0) output verdict yes ;;
+    *) output verdict no ;; # a run that was cut short releases nothing, whatever an earlier one has left
   esac
+  [ "$status:${INPUT_GATE:-true}" != 1:false ] || status=0
   return "$status"
 }
+
+case "${INPUT_GATE:-true}" in
+  true | false) ;;
+  *)
+    echo "::error::gate must be true or false"
+    exit 2
+    ;;
+esac
 
 case "${INPUT_MODE:-}" in
   plan) plan ;;
@@ -79,7 +100,7 @@ case "${INPUT_MODE:-}" in
     status=0
     run || status=$?
     # What ran is reported whatever stopped the run.
-    report || { reported=$?; [ "$status" -ne 0 ] || status=$reported; }
+    report "$status" || { reported=$?; [ "$status" -ne 0 ] || status=$reported; }
     exit "$status"
     ;;
   *)

@@ -71,6 +71,7 @@ def cell_runner(engine: DockerEngine, sources: dict[str, bytes]) -> Callable[[Pl
         elapsed=time.monotonic,
         new_marker=lambda: os.urandom(16).hex(),
         progress=Silent(),
+        shield=contextlib.nullcontext,
     )
 
     def one(plan: Plan) -> CellResult:

@@ -85,11 +85,11 @@ def mixed() -> View:
     rtx3090 = make_facts("NVIDIA GeForce RTX 3090", 24576)
     too_old = make_diagnosis(
         title="The driver is older than the image's CUDA runtime needs",
-        side="host",
+        side="image",
         evidence="The NVIDIA driver on your system is too old (found version 11040).",
         where="first-kernel",
         explanation="The image's CUDA 12.1 runtime needs driver 525.60.13 or newer; this host has 470.129.06.",
-        fix=("Upgrade the driver to 525.60.13 or newer.", "Or use an image with an older CUDA runtime."),
+        fix=("Upgrade the driver to 525.60.13 or newer (`nvidia-smi` shows it).",),
         source="https://docs.nvidia.com/deploy/cuda-compatibility/",
         alternatives=("gpu-not-exposed",),
     )
@@ -109,9 +109,13 @@ def mixed() -> View:
     throttled = CheckResult(
         id="throttled", status=CheckStatus.WARN, summary="the card was power-limited in 3 of 3 rounds"
     )
+    no_card = CheckResult(id="host.driver", status=CheckStatus.SKIP, summary="no NVIDIA driver here | none required")
+    no_gpu = CheckResult(id="numerics.tf32", status=CheckStatus.SKIP, summary="no NVIDIA driver here | none required")
+    no_path = CheckResult(id="cuda.runtimes", status=CheckStatus.UNKNOWN, evidence="no libcudart in the usual places")
+    drifts = {"stable": False, "drift": -0.071, "peak_memory_gb": 18.2, "library_path": ""}
     results = (
         make_result("torch2.2.0-cu118@rtx3090", images_per_s=900, facts=rtx3090, engine=EngineName.SIMULATED),
-        make_result("torch2.2.0-cu121@rtx3090", images_per_s=861.2, facts=rtx3090),
+        make_result("torch2.2.0-cu121@rtx3090", images_per_s=861.2, facts=rtx3090, checks=(no_path,)),
         make_result(
             "torch2.9.1-cu130@rtx3090",
             Verdict.FAIL,
@@ -128,7 +132,7 @@ def mixed() -> View:
             remarks=("the card was power-limited in 3 of 3 rounds", "the image runs as root"),
         ),
         make_result("torch2.2.0-cu121@rtx4090", images_per_s=1245.3, started_at=STARTED + timedelta(minutes=6)),
-        make_result("torch2.2.0-cu118@a800", images_per_s=980, facts=a800),
+        make_result("torch2.2.0-cu118@a800", benchmarks=(make_benchmark(980, numbers=drifts),), facts=a800),
         make_result(
             "torch2.2.0-cu121@a800",
             Verdict.FAIL,
@@ -141,6 +145,7 @@ def mixed() -> View:
             "torch2.6.0-cpu@cpu",
             gpu=None,
             facts=make_facts(gpus=(), driver=None, cpu_model="AMD EPYC 7763", torch="2.6.0+cpu", torch_cuda="none"),
+            checks=(no_card, no_gpu, no_path),
             benchmarks=(make_benchmark(12.34, device="cpu"),),
         ),
         make_result("torch1.0@rtx3090"),

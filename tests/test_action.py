@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def action(folder: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str
         "GITHUB_OUTPUT": str(output),
         "GITHUB_STEP_SUMMARY": str(summary),
         "CUDA_MATRIX_PYTHON": sys.executable,
+        "DOCKER_HOST": "unix:///nowhere/docker.sock",
         **DEFAULTS,
         **{f"INPUT_{name.upper()}": value for name, value in inputs.items()},
     }
@@ -130,6 +132,62 @@ def test_an_input_is_never_code(tmp_path: Path, inputs: dict[str, str]) -> None:
     done, *_ = action(tmp_path, offline="true", **inputs)
     assert done.returncode == 2
     assert not (tmp_path / "forged").exists()
+
+
+@pytest.mark.parametrize("gate", ["True", "yes", "0", ""])
+def test_the_gate_is_switched_off_by_false_alone(tmp_path: Path, gate: str) -> None:
+    done, outputs, _ = action(tmp_path, mode="all", offline="true", engine="simulated", gate=gate)
+    assert done.returncode in {1, 2}
+    assert outputs.get("verdict") in {"no", None}
+
+
+def test_results_of_an_earlier_run_release_nothing_when_this_one_cannot_run(tmp_path: Path) -> None:
+    good = {"mode": "all", "offline": "true", "select": "*@rtx3090"}
+    assert action(tmp_path, engine="simulated", **good)[1]["verdict"] == "yes"
+    done, outputs, summary = action(tmp_path, engine="docker", **good)  # no Docker at DOCKER_HOST
+    assert done.returncode == 3
+    assert outputs["verdict"] == "no"
+    assert "not run" in summary
+
+
+def test_an_option_is_no_folder(tmp_path: Path) -> None:
+    done, outputs, _ = action(tmp_path, mode="report", results="--help")
+    assert done.returncode == 2
+    assert "verdict" not in outputs
+
+
+def test_modules_of_the_checked_out_repository_are_not_ours(tmp_path: Path) -> None:
+    for name in ("click", "json", "secrets", "cuda_matrix"):
+        (tmp_path / f"{name}.py").write_text("open('forged', 'w').close()")
+    done, *_ = action(tmp_path, mode="plan", offline="true")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "forged").exists()
+
+
+def test_a_cancelled_step_passes_the_signal_on(tmp_path: Path) -> None:
+    (tmp_path / "cuda-matrix.yml").write_text(FLEET)
+    sleeper = tmp_path / "bin/python3"
+    sleeper.parent.mkdir()
+    sleeper.write_text(f"#!/bin/sh\n[ $1 != -c ] || exit 1\n: > {tmp_path}/running\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    action(tmp_path, mode="plan", offline="true")
+    environ = {
+        **DEFAULTS,
+        "PATH": f"{sleeper.parent}:{os.environ['PATH']}",
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "CUDA_MATRIX_PYTHON": sys.executable,
+        "INPUT_MODE": "run",
+        "INPUT_ENGINE": "local",
+    }
+    script = ["bash", str(ROOT / "action/main.sh")]
+    with subprocess.Popen(script, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "running").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert list(tmp_path.glob("cuda-matrix-results/*@*.json"))
 
 
 def test_a_stray_delimiter_cannot_forge_an_output(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -29,6 +31,8 @@ def test_defaults_are_the_hardened_ones() -> None:
         ("payload", "timeout", "1.5h", 5400.0),
         ("container", "shm_size", "512m", 512 << 20),
         ("container", "memory", "64GiB", 64 << 30),
+        ("container", "memory", "64m", 64 << 20),
+        ("container", "shm_size", "4096b", 4096),
         ("container", "gpus", [0, 1], (0, 1)),
     ],
 )
@@ -44,6 +48,15 @@ def test_units(section: str, key: str, given: Any, expected: Any) -> None:
         ("payload", "timeout", "0s"),
         ("payload", "timeout", "-5m"),
         ("container", "shm_size", "0g"),
+        ("container", "shm_size", "8"),
+        ("container", "shm_size", "8i"),
+        ("container", "memory", "4"),
+        ("container", "memory", "63m"),
+        ("container", "memory", "8b"),
+        ("runners", "g", {"labels": ["x"], "driver": "seven"}),
+        ("runners", "g", {"labels": ["x"], "driver": "550"}),
+        ("runners", "g", {"labels": ["x"], "driver": "550.54.15.1"}),
+        ("runners", "g", {"labels": ["x"], "driver": "550.54.15-open"}),
         ("container", "gpus", []),
         ("container", "gpus", [0, 0]),
         ("container", "gpus", [-1]),
@@ -74,3 +87,32 @@ def test_the_schema_is_for_one_file_of_several() -> None:
     assert "required" not in schema
     assert set(schema["properties"]) == set(Config.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def defaults(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, subschema) wherever a default is given."""
+    if isinstance(schema, dict):
+        if "default" in schema and path[-1:] != ("properties",):
+            yield path, schema
+        for key, below in schema.items():
+            if key != "default":
+                yield from defaults(below, (*path, key))
+
+
+def test_every_default_of_the_schema_is_one_that_it_allows() -> None:
+    schema = config_schema()
+    found = dict(defaults(schema))
+    assert {("$defs", "PayloadOptions", "properties", "timeout"), ("properties", "container")} <= set(found)
+    for path, part in found.items():
+        errors = jsonschema.Draft202012Validator({**part, "$defs": schema["$defs"]}).iter_errors(part["default"])
+        assert [error.message for error in errors] == [], path
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("payload", "timeout"), ("container", "shm_size"), ("container", "memory")]
+)
+def test_defaults_of_the_schema_mean_what_is_used(section: str, key: str) -> None:
+    name = {"payload": "PayloadOptions", "container": "ContainerOptions"}[section]
+    written = config_schema()["$defs"][name]["properties"][key]["default"]
+    used = Config.model_validate({**SMALL, section: {key: written}})
+    assert getattr(getattr(used, section), key) == getattr(getattr(Config.model_validate(SMALL), section), key)

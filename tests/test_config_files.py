@@ -138,8 +138,7 @@ def test_merging(tmp_path: Path, files: dict[str, str], expected: list[str]) -> 
 
 def test_version_must_stand_somewhere(tmp_path: Path) -> None:
     found = problems(tmp_path, a="images: [{id: a, ref: a}]", b="runners: {g1: {labels: [x]}}")
-    assert [line.rpartition(": ")[2] for line in found] == ["1`"]
-    assert "no file says `version: 1`" in found[0]
+    assert found == ["a.yml:1:1: version: the version of the format is missing: write `version: 1` at the top"]
 
 
 def test_what_the_types_cannot_see_is_said_with_its_place(tmp_path: Path) -> None:
@@ -163,6 +162,47 @@ def test_what_the_types_cannot_see_is_said_with_its_place(tmp_path: Path) -> Non
         "c.yml:4:25: include[0].variant: 'b' has no variant 'cu3'",
         "c.yml:5:5: include[1]: has no effect: this cell is not excluded, or is included twice",
         "c.yml:7:14: policy.required[0]: 'a@g3' matches no cell; no runner matches 'g3'",
+    ]
+
+
+def test_a_file_that_is_not_yaml_hides_only_what_it_may_hold(tmp_path: Path) -> None:
+    known = "{cell: '*', until: '2030-01-01', cause: x, reason: abc}"
+    policy = f"policy: {{tiers: {{t: ['a@g9', 'c@g1', 'c@g9']}}, expect_fail: [{known}]}}"
+    found = problems(tmp_path, a="images:\n  - {id: b, ref: b}\n  - {id: [\n", b=RUNNERS, c=policy)
+    assert [line.split(": ")[:2] for line in found] == [
+        ["a.yml:4:1", "not valid YAML"],
+        ["c.yml:1:22", "policy.tiers.t[0]"],
+        ["c.yml:1:38", "policy.tiers.t[2]"],
+        ["c.yml:1:102", "policy.expect_fail[0].cause"],
+    ]
+
+
+def test_a_section_that_stands_twice_is_told_once(tmp_path: Path) -> None:
+    text = "images: [{id: a, ref: a}]\nimages: [{id: c, ref: c}]\npolicy: {required: [c@g1, c@g9]}\nx: 1\n"
+    assert [line.split(": ")[:2] for line in problems(tmp_path, a=text, b=RUNNERS)] == [
+        ["a.yml:2:1", "images"],
+        ["a.yml:3:27", "policy.required[1]"],
+        ["a.yml:4:1", "x"],
+    ]
+
+
+@pytest.mark.parametrize("section", ["images", "runners"])
+def test_a_section_that_is_missing_is_told_once(tmp_path: Path, section: str) -> None:
+    files = {"images": IMAGES, "runners": RUNNERS}
+    del files[section]
+    (line,) = problems(
+        tmp_path, **files, policy="policy: {required: [a@g1]}\nexclude: [{image: a, runner: g2, reason: abc}]"
+    )
+    assert f"{section}: the key '{section}' is missing" in line
+
+
+@pytest.mark.parametrize(("section", "word"), [("images", "image"), ("runners", "runers"), ("exclude", "excludes")])
+def test_a_section_with_another_name_is_told_once(tmp_path: Path, section: str, word: str) -> None:
+    rest = "exclude: [{image: a, runner: g2, reason: abc}]\ninclude: [{image: a, runner: g2}]\n"
+    texts = {"a": IMAGES, "b": RUNNERS, "c": rest}
+    found = problems(tmp_path, **{name: text.replace(f"{section}:", f"{word}:") for name, text in texts.items()})
+    assert [line for line in found if "is missing" not in line] == [
+        line for line in found if f"{word}: unknown key" in line
     ]
 
 

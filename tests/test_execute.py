@@ -28,13 +28,13 @@ class PlaybackSession:
     start_s = 0.5
     identity = IDENTITY
 
-    def __init__(self, chunks: list[bytes | Exception], exit_: Exit) -> None:
+    def __init__(self, chunks: list[bytes | BaseException], exit_: Exit) -> None:
         self._chunks = chunks
         self._exit = exit_
 
     def chunks(self) -> Iterator[tuple[str, bytes]]:
         for chunk in self._chunks:
-            if isinstance(chunk, Exception):
+            if isinstance(chunk, BaseException):
                 raise chunk
             yield "stdout", chunk
 
@@ -50,7 +50,7 @@ class PlaybackEngine:
 
     name = EngineName.DOCKER
 
-    def __init__(self, script: Callable[[Job], list[bytes | Exception]], exit_: Exit | None = None) -> None:
+    def __init__(self, script: Callable[[Job], list[bytes | BaseException]], exit_: Exit | None = None) -> None:
         self.script = script
         self.exit = exit_ or Exit(code=0)
         self.jobs: list[Job] = []
@@ -80,11 +80,11 @@ class Watcher:
         self.results.append(result)
 
 
-def events(job: Job, *values: dict[str, object]) -> list[bytes | Exception]:
+def events(job: Job, *values: dict[str, object]) -> list[bytes | BaseException]:
     return [f"{job.request.marker} {json.dumps(value)}\n".encode() for value in values]
 
 
-def passing(job: Job) -> list[bytes | Exception]:
+def passing(job: Job) -> list[bytes | BaseException]:
     return events(
         job,
         {"event": "hello", "protocol": 1, "python": "3.11"},
@@ -110,6 +110,7 @@ def run_all(engine: PlaybackEngine) -> tuple[list[CellResult], Watcher, BaseExce
         elapsed=lambda: float(next(ticks)),
         new_marker=lambda: next(markers),
         progress=watcher,
+        shield=contextlib.nullcontext,
     )
     try:
         run_cells(run, plan, plan.cells, {"other@rtx4090": 3}, recorded.append)

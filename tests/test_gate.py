@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import STARTED, make_diagnosis, make_image, make_plan, make_result
-from cuda_matrix.config import ExpectFail, Policy
+from cuda_matrix.config import ContainerOptions, ExpectFail, PayloadOptions, Policy
 from cuda_matrix.errors import Problem
 from cuda_matrix.gate import GateVerdict, final_verdicts, judge, newest, newest_date
-from cuda_matrix.model import CheckStatus, Verdict
+from cuda_matrix.model import CheckStatus, EngineName, Verdict
+from cuda_matrix.plan import demand_sha256
 from cuda_matrix.result import CellResult, CheckResult, ImageIdentity
 
 TODAY = date(2026, 11, 21)
@@ -176,6 +177,33 @@ def test_a_digest_that_either_side_does_not_know_is_no_contradiction() -> None:
     assert judge(make_plan(images=(make_image("good", digest=None),)), [make_result(CELL)], TODAY).released
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"payload": PayloadOptions(profile="full")},
+        {"payload": PayloadOptions(checks=("python",))},
+        {"container": ContainerOptions(gpus="none")},
+    ],
+)
+def test_a_result_of_a_weaker_question_does_not_answer_this_one(asked: dict[str, object]) -> None:
+    plan = make_plan()
+    demand = demand_sha256(plan.images["good"], plan.payload, plan.container)
+    result = make_result(CELL, demand_sha256=demand)
+    assert judge(plan, [result], TODAY).released
+    gate = judge(plan.model_copy(update=asked), [result], TODAY)
+    assert gate.cells[CELL].verdict is Verdict.NOT_RUN
+    assert "another question" in gate.cells[CELL].reason
+
+
+def test_a_row_of_different_builds_is_not_released() -> None:
+    plan = make_plan(images=(make_image("good", digest=None),), runners=("one", "two"))
+    same = [make_result(f"good@{runner}") for runner in ("one", "two")]
+    assert judge(plan, same, TODAY).released
+    moved = ImageIdentity(id="good", ref="example.org/good:1", digest="sha256:" + "34" * 32)
+    gate = judge(plan, [same[0], make_result("good@two", image=moved)], TODAY)
+    assert texts(gate) == ["good: its cells ran different builds, since its tag moved: good@one, good@two"]
+
+
 def test_a_plan_that_could_not_be_read_blocks() -> None:
     gate = judge(make_plan(), [make_result(CELL)], TODAY, [Problem("b/plan.json", 0, 0, "", "is cut")])
     assert texts(gate) == ["a plan could not be used: b/plan.json: is cut"]
@@ -203,6 +231,32 @@ def test_final_verdicts_cover_every_cell_of_the_plan_in_order() -> None:
         ("absent@rtx4090", Verdict.NOT_RUN),
         ("other@rtx4090", Verdict.SKIPPED),
     ]
+
+
+def test_a_simulated_result_is_said_to_be_one_and_still_lets_through() -> None:
+    plan = make_plan(images=("good", "other"))
+    results = [make_result(CELL, engine=EngineName.SIMULATED), make_result("other@rtx4090")]
+    gate = judge(plan, results, TODAY)
+    assert gate.released
+    assert [note.text for note in gate.notes] == ["1 of 2 results is simulated: nothing was measured on it"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "notes"),
+    [
+        (9, ["1 of 9 cells of the matrix was selected; the others are not judged"]),
+        (1, []),
+        (None, []),
+    ],
+)
+def test_a_part_of_the_matrix_is_said_to_be_one(whole: int | None, notes: list[str]) -> None:
+    plan = make_plan().model_copy(update={"matrix_cells": whole})
+    assert [note.text for note in judge(plan, [make_result(CELL)], TODAY).notes] == notes
+
+
+def test_cells_that_did_not_change_count_as_selected() -> None:
+    plan = make_plan(images=("good", "same"), skipped=(("same", "rtx4090", "unchanged", "as before"),))
+    assert judge(plan.model_copy(update={"matrix_cells": 2}), [make_result(CELL)], TODAY).notes == ()
 
 
 BAD = st.sampled_from([Verdict.FAIL, Verdict.HOST_FAILED, Verdict.INCONCLUSIVE, Verdict.NOT_RUN, None])

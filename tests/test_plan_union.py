@@ -32,3 +32,11 @@ def test_the_first_word_counts_when_lanes_are_united_and_the_later_when_a_cell_i
     assert refresh(old, new).images["a"].ref == "example.org/a:2"
     assert "contradicts" in contradiction(old, new)
     assert contradiction(old, old) == ""
+
+
+def test_the_size_of_the_whole_matrix_is_kept() -> None:
+    old, new = (make_plan().model_copy(update={"matrix_cells": count}) for count in (12, 9))
+    assert unite(old, new).matrix_cells == 12
+    assert refresh(old, new).matrix_cells == 9
+    assert unite(make_plan(), new).matrix_cells == 9
+    assert unite(make_plan(), make_plan()).matrix_cells is None

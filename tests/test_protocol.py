@@ -169,6 +169,22 @@ def test_an_event_line_without_end_is_dropped() -> None:
     assert anomalies == ["an event line is longer than 64 KiB"]
 
 
+def test_a_plan_of_more_items_than_a_result_may_hold_is_cut() -> None:
+    items = [{"id": f"b{number}", "kind": "benchmark", "limit_s": 1} for number in range(200)]
+    outcome, anomalies = read(HELLO, {"event": "plan", "items": items})
+    assert len(outcome.planned) == protocol.BENCHMARK_LIMIT
+    assert anomalies == ["more benchmarks than anybody plans"]
+
+
+def test_many_long_logs_do_not_make_a_result_that_nobody_reads() -> None:
+    items = [{"id": f"c{number}", "kind": "check", "limit_s": 1} for number in range(512)]
+    ends = [{"event": "end", "id": item["id"], "status": "fail", "log": "x" * LOG_LIMIT} for item in items]
+    outcome, anomalies = read(HELLO, {"event": "plan", "items": items}, *ends)
+    assert anomalies == []
+    assert len(outcome.checks) == 512
+    assert sum(len(check.log) for check in outcome.checks) <= protocol.TEXT_BUDGET
+
+
 def test_a_flood_costs_little_and_keeps_both_ends() -> None:
     stream = EventStream(MARKER)
     stream.feed(b"the beginning\n")

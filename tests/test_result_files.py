@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -103,7 +104,49 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     assert messages(found) == {
         "link.json": "is a symbolic link, and those are not followed",
         "pipe.json": "is not a regular file",
+        "folder/plan.json": "its folder is a symbolic link, and those are not followed",
     }
+    assert [problem.file for problem in found.plan_problems] == ["folder/plan.json"]  # it may demand cells: it blocks
+
+
+def test_a_file_name_that_is_no_text_is_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.json")).write_text("{")
+    assert list(messages(read_results([tmp_path]))) == ["\ufffd.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("started_at", "9999-12-31T23:59:59-12:00"),
+        ("attempt", 10**300),
+        ("facts.gpus", [{"index": 0, "name": "x", "memory_mib": 10**400}]),
+        ("facts.memory_gb", "1e999"),
+    ],
+)
+def test_numbers_that_cannot_be_make_a_result_unreadable_and_nothing_worse(
+    path: str, value: object, tmp_path: Path
+) -> None:
+    document = json.loads(write_result(tmp_path, make_result(CELL)).read_text())
+    *parents, last = path.split(".")
+    place = document
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    (tmp_path / file_name(CELL)).write_text(json.dumps(document))
+    sys.set_int_max_str_digits(limit)
+    found = read_results([tmp_path])
+    assert found.results == ()
+    assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize("change", [{"image": "no-such"}, {"runner": "no-such"}, {"id": "../../x@rtx4090"}])
+def test_a_plan_that_names_what_it_does_not_hold_is_refused(change: dict[str, str], tmp_path: Path) -> None:
+    document = json.loads(write_plan(tmp_path, make_plan()).read_text())
+    document["cells"][0].update(change)
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    assert "does not fit the schema" in read_results([tmp_path]).plan_problems[0].message
 
 
 def test_a_path_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cuda_matrix.documents import load_table, parse, validate
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.payload import items as payload_items
 from cuda_matrix.payload import table as payload_table
+from cuda_matrix.payload_items import ITEMS
 from cuda_matrix.protocol import EventStream, Request
 from cuda_matrix.reference import data_text, load_reference
 from cuda_matrix.scenario import Scenario
@@ -176,7 +177,7 @@ def test_the_same_cell_is_the_same_bytes_and_another_differs() -> None:
 
 def test_the_plan_is_that_of_the_payload() -> None:
     theirs = [(i.id, i.kind, tuple(i.limits.values()), i.unit) for i in payload_items.ITEMS]
-    assert [(i.id, i.kind, i.limits, i.unit) for i in simulation.ITEMS] == theirs
+    assert [(i.id, i.kind, i.limits, i.unit) for i in ITEMS] == theirs
 
 
 globs = st.lists(st.sampled_from(["*", "gemm.*", "gemm", "numerics", "first-*", "python", "resnet50", "nothing", "t*"]))

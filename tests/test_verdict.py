@@ -193,6 +193,8 @@ def test_a_skip_is_not_a_pass(items: tuple[CheckResult, ...], verdict: str) -> N
 def test_work_on_the_cpu_is_a_failure_where_a_card_is_required() -> None:
     on_cpu = outcome(check("training.cnn", device="cpu"), check())
     assert cause(judge(on_cpu)) == "silent-cpu-fallback"
+    for device in ("cpu:0", "CPU", "meta"):
+        assert cause(judge(outcome(check("training.cnn", device=device), check()))) == "silent-cpu-fallback"
     declared = Expectation(gpu="RTX 3090", gpu_requested=True, gpu_required=False)
     assert judge(outcome(check(device="cpu")), expectation=declared).verdict is Verdict.PASS
 
@@ -225,6 +227,7 @@ def test_another_driver_is_a_remark() -> None:
         (Exit(code=1), "exit code 1"),
         (Exit(signal=11), "signal 11"),
         (Exit(code=137, timed_out=True), "did not end by itself"),
+        (Exit(code=0, oom_killed=True), "memory limit"),
     ],
 )
 def test_a_strange_end_after_the_last_result_is_a_remark(exit_: Exit, text: str) -> None:
@@ -249,3 +252,17 @@ def test_good_needs_a_pass_and_nothing_against_it(found: list[str], hello: bool,
         assert set(found) <= {"pass", "skip"}
     if bad:
         assert judgement.diagnosis is not None
+
+
+@pytest.mark.parametrize(
+    ("in_container", "verdict", "side"), [(True, "fail", "configuration"), (False, "host-failed", "host")]
+)
+def test_a_card_that_is_not_seen_outside_a_container_is_the_machine_s_fault(
+    in_container: bool, verdict: str, side: str
+) -> None:
+    expectation = ON_A_CARD.model_copy(update={"in_container": in_container})
+    seen = outcome(check("host.driver", "fail", cause="gpu-not-exposed"), facts=Facts())
+    judgement = judge(seen, expectation=expectation)
+    assert judgement.verdict.value == verdict
+    assert judgement.diagnosis is not None
+    assert judgement.diagnosis.side == side

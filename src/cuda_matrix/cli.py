@@ -11,11 +11,11 @@ import errno
 import importlib
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from cuda_matrix.adapters.signals import INTERRUPTING
 from cuda_matrix.errors import ConfigurationError, CudaMatrixError, ExitCode, Interrupted
 from cuda_matrix.version import __version__
 
@@ -38,6 +38,9 @@ VERBS = {
 
 # A full or broken disk is nobody's wrong argument.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+_BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports it
 
 
 class LazyGroup(click.Group):
@@ -65,7 +68,8 @@ class LazyGroup(click.Group):
             near = difflib.get_close_matches(args[0], VERBS, n=1)
             if not near:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx=error.ctx) from error
+            msg = f"{error.message} Did you mean {near[0]!r}?"
+            raise click.UsageError(msg, ctx=error.ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the verbs without importing them."""
@@ -88,8 +92,11 @@ def run(arguments: Sequence[str]) -> int:
     _install_signal_handlers()
     try:
         code = cuda_matrix.main(args=list(arguments), prog_name="cuda-matrix", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         return _failed(error, arguments)
+    except SystemExit:
+        # click's answer to a reader (`| head`) that has gone. Not 0: nobody knows what the verb would have said.
+        return _BROKEN_PIPE
     return code if isinstance(code, int) else ExitCode.GOOD
 
 
@@ -107,10 +114,6 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> ExitCode:
     elif isinstance(error, CudaMatrixError):
         _print_error(error)
         code = error.exit_code
-    elif isinstance(error, BrokenPipeError):
-        # The reader (`| head`) has what it wanted; without this, Python would complain once more while closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.GOOD
     elif isinstance(error, OSError) and (error.filename is not None or error.errno in _MACHINE_ERRORS):
         code = _os_error(error)
     else:
@@ -132,32 +135,34 @@ def _report_bug(error: BaseException, arguments: Sequence[str]) -> None:
     from cuda_matrix.bug_report import write_bug_report
 
     path = write_bug_report(error, arguments)
-    click.echo(f"error: this is a bug of cuda-matrix: {type(error).__name__}: {error}", err=True)
+    click.echo(f"error: this is a bug of cuda-matrix: {type(error).__name__}: {str(error)!r:.300}", err=True)
     click.echo(f"  please paste {path} into an issue", err=True)
 
 
 def _install_signal_handlers() -> None:
-    """Ctrl-C and SIGTERM raise once, so that `with` blocks clean up; later ones wait for that."""
+    """Ctrl-C, SIGTERM and SIGHUP raise once, so that `with` blocks clean up; later ones wait for that."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in INTERRUPTING:
             signal.signal(each, lambda *_: click.echo("still cleaning up …", err=True))
         msg = signal.Signals(number).name
         raise Interrupted(msg)
 
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in INTERRUPTING:
         signal.signal(each, handle)
 
 
 def _print_error(error: CudaMatrixError) -> None:
-    click.echo(f"error: {error}", err=True)
+    from cuda_matrix.report.escape import console_text  # what is wrong may come out of a file or a registry
+
+    click.echo(f"error: {console_text(str(error))}", err=True)
     if isinstance(error, ConfigurationError):
         for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+            click.echo(f"  {console_text(str(problem))}", err=True)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from cuda_matrix.adapters.actions_env import error_command
 
             for problem in error.problems:
                 click.echo(error_command(problem), err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {console_text(error.hint)}", err=True)

@@ -14,6 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from cuda_matrix.model import ID_PATTERN, Bytes, Frozen, Seconds
 
+LEAST_MEMORY = 64 << 20  # bytes
+
+_DRIVER = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?")
+
 
 def _version(value: Any) -> str:
     """YAML reads `12.10` as the number 12.1: an unquoted version has already lost digits, so refuse it."""
@@ -23,6 +27,21 @@ def _version(value: Any) -> str:
     if not isinstance(value, str):
         text = getattr(value, "text", str(value))
         msg = f'write the version in quotes: "{text}" (without them YAML reads a number, and 12.10 becomes 12.1)'
+        raise ValueError(msg)
+    return value
+
+
+def _driver(value: Any) -> str:
+    text = _version(value)
+    if not _DRIVER.fullmatch(text):
+        msg = f'{text!r} is not a driver version: write it as nvidia-smi shows it, for example "550.54.15"'
+        raise ValueError(msg)
+    return text
+
+
+def _enough_memory(value: int) -> int:
+    if value < LEAST_MEMORY:
+        msg = f"is too little: no Python with torch starts in less than {LEAST_MEMORY >> 20}m (Docker's least is 6m)"
         raise ValueError(msg)
     return value
 
@@ -57,6 +76,9 @@ def _gpus(value: Any) -> Any:
 
 
 Version = Annotated[str, BeforeValidator(_version), WithJsonSchema({"type": "string"})]
+DriverVersion = Annotated[
+    str, BeforeValidator(_driver), WithJsonSchema({"type": "string", "pattern": f"^{_DRIVER.pattern}$"})
+]
 Identifier = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{ID_PATTERN.pattern}$"})
 ]
@@ -109,7 +131,9 @@ class Runner(Frozen):
 
     labels: Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = Field(description="`runs-on` labels of its runners.")
     gpu: NonEmpty | None = Field(default=None, description="Card, for example RTX 3090; left out: a CPU-only runner.")
-    driver: Version | None = Field(default=None, description="The driver that it is believed to have; each run looks.")
+    driver: DriverVersion | None = Field(
+        default=None, description="The driver that it is believed to have; each run looks."
+    )
     jobs: int = Field(default=1, ge=1, le=256, description="How many such machines may work at once.")
     docker_host: NonEmpty | None = Field(default=None, description="ssh://… or tcp://…, to run from another machine.")
 
@@ -139,7 +163,12 @@ class PayloadOptions(Frozen):
     )
     checks: tuple[NonEmpty, ...] = Field(default=("*",), description="Check ids (globs).")
     benchmarks: tuple[NonEmpty, ...] = Field(default=("*",), description="Benchmark ids (globs); [] runs none.")
-    timeout: Seconds = Field(default=1200.0, description="Limit for one cell, without the pull.")
+    timeout: Seconds = Field(
+        default=1200.0,
+        le=7 * 86_400,
+        description="Limit for one cell, without the pull; at most a week.",
+        json_schema_extra={"default": "20m"},
+    )
 
 
 class ContainerOptions(Frozen):
@@ -147,9 +176,15 @@ class ContainerOptions(Frozen):
 
     gpus: GpuRequest = Field(default="all", description="all, none, cdi, or a list of GPU indices.")
     shm_size: Bytes = Field(
-        default=8 << 30, description="Size of shared memory; Docker's own 64 MB breaks DataLoader and NCCL."
+        default=8 << 30,
+        description="Size of shared memory; Docker's own 64 MB breaks DataLoader and NCCL.",
+        json_schema_extra={"default": "8g"},
     )
-    memory: Bytes = Field(default=64 << 30, description="Memory limit, never more than 95 % of the host's; no swap.")
+    memory: Annotated[Bytes, AfterValidator(_enough_memory)] = Field(
+        default=64 << 30,
+        description="Memory limit, never more than 95 % of the host's; no swap.",
+        json_schema_extra={"default": "64g"},
+    )
     network: Literal["none", "bridge", "host"] = Field(default="none", description="Network of the container.")
     user: NonEmpty = Field(default="image", description="`image` keeps the image's user; else uid[:gid].")
     entrypoint: Literal["override", "image"] = Field(

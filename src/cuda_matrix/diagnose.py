@@ -20,6 +20,7 @@ Stage = Literal["pull", "create", "start", "run"]
 UNKNOWN = "unknown"
 LINE_LIMIT = 2_000  # characters of one line that are looked at: a log is hostile
 LINES_LIMIT = 5_000
+TEXT_LIMIT = 400_000  # characters in all, so that a hostile cell cannot hold the run up
 EVIDENCE_LIMIT = 500  # characters of the line that is quoted
 ALTERNATIVES = 3
 
@@ -89,13 +90,14 @@ def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable) -> 
 
 
 def _lines(fragments: tuple[Fragment, ...]) -> list[tuple[str, str]]:
-    """(where, line) of every line that says something, in order."""
-    return [
-        (fragment.where, line[:LINE_LIMIT].strip())
-        for fragment in fragments
-        for line in fragment.text.splitlines()
-        if line.strip()
-    ][:LINES_LIMIT]
+    """(where, line) of every line that says something, in order, within the limits."""
+    found: list[tuple[str, str]] = []
+    room = TEXT_LIMIT
+    for fragment in fragments:
+        lines = [line[:LINE_LIMIT].strip() for line in fragment.text[:room].splitlines()]
+        found += [(fragment.where, line) for line in lines if line]
+        room = max(0, room - len(fragment.text))
+    return found[:LINES_LIMIT]
 
 
 def _sightings(evidence: Evidence, catalogue: Catalogue, lines: list[tuple[str, str]]) -> list[Sighting]:

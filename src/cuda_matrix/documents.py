@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cuda_matrix.errors import ConfigurationError, Problem
-from cuda_matrix.explain import ValuePath, dotted, message, split_location
-from cuda_matrix.yaml_values import Node, YamlError, compose
+from cuda_matrix.explain import Flaw, ValuePath, dotted, flaws
+from cuda_matrix.yaml_values import Node, Repeated, YamlError, compose
 
 FILE_LIMIT = 4 << 20  # bytes
 
@@ -37,10 +37,15 @@ Locate = Callable[[ValuePath, bool], Place]
 
 @dataclass(frozen=True)
 class Document:
-    """One file, read. `value` is made of dict, tuple, str, bool, None, PlainInt and PlainFloat."""
+    """One file, read. `value` is made of dict, tuple, str, bool, None, PlainInt and PlainFloat.
+
+    `repeated` and `problems` are filled where a key that stands twice was forgiven: where it is, and what to say.
+    """
 
     file: str
     root: Node
+    repeated: tuple[ValuePath, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def value(self) -> Any:
@@ -59,8 +64,13 @@ class Document:
         return Place(self.file, *mark)
 
 
-def parse(data: bytes, file: str) -> Document:
+def parse(data: bytes, file: str, *, forgiving: bool = False) -> Document:
     """Read one YAML document (UTF-8, with or without a byte order mark, at most 4 MiB).
+
+    Args:
+        data: the bytes.
+        file: its name in problems.
+        forgiving: read on behind a key that stands twice; the first is kept, the document's `problems` tell of it.
 
     Raises:
         ConfigurationError: with one problem, at its line and column.
@@ -68,7 +78,9 @@ def parse(data: bytes, file: str) -> Document:
     if len(data) > FILE_LIMIT:
         raise _unreadable(file, f"the file is larger than {FILE_LIMIT >> 20} MiB")
     try:
-        return Document(file, compose(data.decode("utf-8-sig")))
+        repeated: list[Repeated] | None = [] if forgiving else None
+        root = compose(data.decode("utf-8-sig"), repeated)
+        return _with_repeated(Document(file, root), repeated) if repeated else Document(file, root)
     except UnicodeDecodeError as error:
         start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
         line = data.count(b"\n", 0, start) + 1
@@ -90,24 +102,29 @@ def validate(model: type[Model], value: Any, locate: Locate, *, strict: bool = T
     Raises:
         ConfigurationError: with every problem, in the order of the files' lines.
     """
-    found = problems_of(model, value, locate, strict=strict)
-    if isinstance(found, model):
-        return found
-    assert isinstance(found, list)
-    raise wrong(found)
+    found, flawed = check(model, value, strict=strict)
+    if found is None:
+        raise wrong([problem_at(flaw.path, flaw.message, locate, key=flaw.key) for flaw in flawed])
+    return found
 
 
-def problems_of(model: type[Model], value: Any, locate: Locate, *, strict: bool = True) -> Model | list[Problem]:
-    """As `validate`, but the problems are returned, for a caller that has more to look for."""
+def check(model: type[Model], value: Any, *, strict: bool = True) -> tuple[Model | None, list[Flaw]]:
+    """The model, or None and what the types refuse: for a caller that has more to look for."""
     try:
-        return model.model_validate(value, strict=strict)
+        return model.model_validate(value, strict=strict), []
     except ValidationError as error:
-        return _problems(model, error, locate)
+        return None, flaws(model, error)
+
+
+def problem_at(path: ValuePath, text: str, locate: Locate, *, key: bool = False) -> Problem:
+    """A sentence about a value (or its key), with the place where that was written."""
+    place = locate(path, key)
+    return Problem(place.file, place.line, place.column, dotted(path), text)
 
 
 def wrong(problems: list[Problem]) -> ConfigurationError:
     """The error that carries these problems, in the order of the files' lines."""
-    ordered = tuple(sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column)))
+    ordered = tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line, problem.column)))
     count = f"{len(ordered)} problems" if len(ordered) > 1 else "1 problem"
     files = sorted({problem.file for problem in ordered})
     return ConfigurationError(f"{count} in {', '.join(files[:3])}{' …' if len(files) > 3 else ''}", problems=ordered)
@@ -132,20 +149,25 @@ def read_json(model: type[Model], data: bytes, file: str) -> Model:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise wrong(_problems(model, error, lambda _path, _key: Place(file))) from error
+        found = flaws(model, error)
+        raise wrong([problem_at(flaw.path, flaw.message, lambda *_: Place(file)) for flaw in found]) from error
 
 
-def _problems(model: type[BaseModel], error: ValidationError, locate: Locate) -> list[Problem]:
-    details = error.errors(include_url=False)
-    problems = []
-    for detail in details:
-        path, is_key = split_location(detail["loc"])
-        is_short = detail["type"] == "too_short"
-        if is_short and any(other["loc"][: len(path)] == path for other in details if other is not detail):
-            continue  # pydantic counts only valid entries: a list of one wrong entry is not also empty
-        place = locate(path, is_key or detail["type"] == "extra_forbidden")
-        problems.append(Problem(place.file, place.line, place.column, dotted(path), message(model, detail)))
-    return problems
+def _with_repeated(document: Document, repeated: list[Repeated]) -> Document:
+    """Where the repeated keys are: nodes know what lies below them, but not where they stand."""
+    wanted = {id(each.mapping) for each in repeated}
+    paths: dict[int, ValuePath] = {}
+    todo: list[tuple[Node, ValuePath]] = [(document.root, ())]
+    while todo and len(paths) < len(wanted):
+        node, path = todo.pop()
+        if id(node) in wanted:
+            paths.setdefault(id(node), path)
+        todo += [(child, (*path, part)) for part, child in node.children.items() if child.height]
+    if id(document.root) in wanted:
+        paths[id(document.root)] = ()
+    found = [((*paths.get(id(each.mapping), ()), each.key), each) for each in repeated]
+    problems = [Problem(document.file, *each.mark, dotted(path), each.message) for path, each in found]
+    return Document(document.file, document.root, tuple(path for path, _ in found), tuple(problems))
 
 
 def _unreadable(file: str, text: str, line: int = 0, column: int = 0) -> ConfigurationError:

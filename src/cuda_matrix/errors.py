@@ -62,7 +62,8 @@ class InfrastructureError(CudaMatrixError):
     exit_code = ExitCode.INFRASTRUCTURE
 
 
-class Interrupted(CudaMatrixError):
-    """Ctrl-C or SIGTERM. Raised by the signal handler, so that every `with` block cleans up."""
+class Interrupted(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP. Raised by the signal handler, so that every `with` block cleans up.
 
-    exit_code = ExitCode.INTERRUPTED
+    No `Exception`: libraries that catch those would swallow it.
+    """

@@ -14,9 +14,9 @@ from cuda_matrix import protocol
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.errors import Interrupted
 from cuda_matrix.model import EngineName, Frozen
-from cuda_matrix.plan import PlannedCell, PlannedImage, PlannedRunner
+from cuda_matrix.plan import PlannedCell, PlannedImage, PlannedRunner, demand_sha256
 from cuda_matrix.result import LOG_LIMIT, TEXT_LIMIT, CellResult, Exit, ImageIdentity, Timings
-from cuda_matrix.verdict import Expectation, LaunchFailure, judge_cell
+from cuda_matrix.verdict import Expectation, LaunchFailure, Outcome, judge_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +44,7 @@ class Job(Frozen):
     request: protocol.Request
     files: dict[str, bytes]
     limit_s: float
+    demand_sha256: str
 
 
 class LaunchFailed(Exception):
@@ -98,7 +99,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What is the same for every cell of one run. `clock` gives UTC, `elapsed` monotonic seconds."""
+    """What is the same for every cell of one run.
+
+    `clock` gives UTC, `elapsed` monotonic seconds; inside `shield` no signal interrupts.
+    """
 
     engine: Engine
     run_id: str
@@ -109,6 +113,7 @@ class Run:
     elapsed: Callable[[], float]
     new_marker: Callable[[], str]
     progress: Progress
+    shield: Callable[[], AbstractContextManager[None]]
 
 
 def run_cells(
@@ -123,33 +128,35 @@ def run_cells(
     An interruption records what the running cell has shown so far, then goes on up.
     """
     for cell in cells:
-        result, interrupted = _run_cell(run, plan, cell, attempts.get(cell.id, 1))
-        record(result)
+        begin = run.elapsed()
+        job = _job(run, plan, cell)
+        stream = protocol.EventStream(job.request.marker)
+        seen = _launch_and_follow(run, job, stream)
+        with run.shield():  # what was seen is written, whatever arrives now
+            seen.timings = seen.timings.model_copy(update={"total_s": run.elapsed() - begin})
+            result = _result(run, job, seen, stream.outcome(seen.exit), attempts.get(cell.id, 1))
+            record(result)
         run.progress.finished(result)
-        if interrupted is not None:
-            raise interrupted
+        if seen.interrupted is not None:
+            raise seen.interrupted
 
 
-def _run_cell(run: Run, plan: Plan, cell: PlannedCell, attempt: int) -> tuple[CellResult, Interrupted | None]:
-    started_at, begin = run.clock(), run.elapsed()
-    job = _job(run, plan, cell)
-    stream = protocol.EventStream(job.request.marker)
-    seen = _launch_and_follow(run, job, stream)
-    outcome = stream.outcome(seen.exit)
-    judgement = judge_cell(seen.failure or outcome, seen.exit, _expectation(job), run.reference)
-    result = CellResult(
-        cell=cell.id,
+def _result(run: Run, job: Job, seen: _Seen, outcome: Outcome, attempt: int) -> CellResult:
+    judgement = judge_cell(seen.failure or outcome, seen.exit, _expectation(job, run.engine.name), run.reference)
+    return CellResult(
+        cell=job.cell.id,
         runner=job.runner.id,
         gpu=job.runner.gpu,
         image=seen.identity,
         run_id=run.run_id,
-        attempt=attempt,
         tool_version=run.tool_version,
         payload_sha256=protocol.payload_sha256(run.sources),
-        profile=plan.payload.profile,
+        demand_sha256=job.demand_sha256,
+        profile=job.request.profile,
         engine=run.engine.name,
-        started_at=started_at,
-        timings=seen.timings.model_copy(update={"total_s": run.elapsed() - begin}),
+        started_at=seen.started_at,
+        attempt=attempt,
+        timings=seen.timings,
         verdict=judgement.verdict,
         reason=judgement.reason[:TEXT_LIMIT],
         remarks=judgement.remarks,
@@ -161,7 +168,6 @@ def _run_cell(run: Run, plan: Plan, cell: PlannedCell, attempt: int) -> tuple[Ce
         log=outcome.log if seen.failure is None else seen.failure.text[:LOG_LIMIT],
         repro=repro_command(run.engine.name, job, seen.identity),
     )
-    return result, seen.interrupted
 
 
 @dataclass
@@ -169,6 +175,7 @@ class _Seen:
     """What one launch has shown, filled in as far as it came."""
 
     identity: ImageIdentity
+    started_at: datetime
     timings: Timings = field(default_factory=Timings)
     exit: Exit = field(default_factory=Exit)
     failure: LaunchFailure | None = None
@@ -176,7 +183,8 @@ class _Seen:
 
 
 def _launch_and_follow(run: Run, job: Job, stream: protocol.EventStream) -> _Seen:
-    seen = _Seen(ImageIdentity(id=job.image.id, variant=job.image.variant, ref=job.image.ref, env=job.image.env))
+    image = job.image
+    seen = _Seen(ImageIdentity(id=image.id, variant=image.variant, ref=image.ref, env=image.env), run.clock())
     try:
         with run.engine.launch(job, lambda text: run.progress.stage(job.cell.id, text)) as session:
             seen.identity = session.identity
@@ -238,6 +246,7 @@ def _job(run: Run, plan: Plan, cell: PlannedCell) -> Job:
         request=request,
         files=protocol.deployment(run.sources, request),
         limit_s=plan.payload.timeout,
+        demand_sha256=demand_sha256(image, plan.payload, plan.container),
     )
 
 
@@ -245,12 +254,13 @@ def _gpu_requested(runner: PlannedRunner, container: ContainerOptions) -> bool:
     return runner.gpu is not None and container.gpus != "none"
 
 
-def _expectation(job: Job) -> Expectation:
+def _expectation(job: Job, engine: EngineName) -> Expectation:
     return Expectation(
         gpu=job.runner.gpu,
         driver=job.runner.driver,
         gpu_requested=_gpu_requested(job.runner, job.container),
         gpu_required=job.request.gpu_required,
+        in_container=engine is not EngineName.LOCAL,
     )
 
 

@@ -9,9 +9,9 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -41,6 +41,29 @@ _EXPECTED = {
 }
 
 
+class Flaw(NamedTuple):
+    """One thing that the types refuse. `kind` is pydantic's error type; `key` is True where the key is meant."""
+
+    path: ValuePath
+    kind: str
+    message: str
+    key: bool = False
+
+
+def flaws(model: type[BaseModel], error: ValidationError) -> list[Flaw]:
+    """Every error of a validation, as its author should read it."""
+    details = error.errors(include_url=False)
+    found = []
+    for detail in details:
+        path, is_key = split_location(detail["loc"])
+        is_short = detail["type"] == "too_short"
+        if is_short and any(other["loc"][: len(path)] == path for other in details if other is not detail):
+            continue  # pydantic counts only valid entries: a list of one wrong entry is not also empty
+        is_key = is_key or detail["type"] == "extra_forbidden"
+        found.append(Flaw(path, detail["type"], message(model, detail), is_key))
+    return found
+
+
 def dotted(path: ValuePath) -> str:
     """`images[2].axes.cuda[0]`; a key that is not one word is quoted: `runners['a b']`."""
     text = ""
@@ -56,8 +79,14 @@ def dotted(path: ValuePath) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'labels'?`, or nothing where no known word is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    found = near(word, known)
+    return f"; did you mean {found!r}?" if found is not None else ""
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like this one; None where none is."""
+    found = get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return found[0] if found else None
 
 
 def unknown_key(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from cuda_matrix.config import ExpectFail
 from cuda_matrix.errors import Problem
 from cuda_matrix.globs import matches
 from cuda_matrix.model import CheckStatus, Verdict
-from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, SkippedCell
+from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, SkippedCell, demand_sha256
 from cuda_matrix.result import CellResult
 
 GOOD = frozenset({Verdict.PASS, Verdict.WARN, Verdict.UNEXPECTED_PASS})
@@ -98,6 +98,20 @@ def utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
 
 
+def selected(plan: Plan) -> tuple[int, int] | None:
+    """(cells that were selected, cells of the whole matrix) where only a part of it is judged, else None."""
+    count = len(plan.cells) + sum(skipped.kind == "unchanged" for skipped in plan.skipped)
+    return (count, plan.matrix_cells) if plan.matrix_cells is not None and count < plan.matrix_cells else None
+
+
+def simulated_note(cells: Iterable[Judgement]) -> str:
+    """How many of the results that count are simulated; empty where none is."""
+    results = [judged.result for judged in cells if judged.result]
+    count = sum(result.simulated for result in results)
+    verb, them = ("is", "it") if count == 1 else ("are", "them")
+    return f"{count:,} of {len(results):,} results {verb} simulated: nothing was measured on {them}" if count else ""
+
+
 def final_verdicts(plan: Plan, results: Iterable[CellResult], today: date) -> dict[str, Verdict]:
     """Cell id → verdict, for every cell of the plan, skipped ones too, in plan order."""
     return {cell: judged.verdict for cell, judged in judge_cells(plan, results, today).items()}
@@ -120,15 +134,10 @@ def judge(plan: Plan, results: Iterable[CellResult], today: date, plan_problems:
     found = newest(results)
     cells = judge_cells(plan, found.values(), today)
     unread = [GateReason(f"a plan could not be used: {problem}") for problem in plan_problems]
-    reasons = (*unread, *_policy_reasons(plan, cells), *_cell_reasons(cells.values()))
+    reasons = (*unread, *_policy_reasons(plan, cells), *_mixed_rows(cells), *_cell_reasons(cells.values()))
     counts = {verdict: sum(judged.verdict is verdict for judged in cells.values()) for verdict in Verdict}
-    notes = (*_notes(cells.values()), *_strays(plan, found))
+    notes = (*_scope_notes(plan, cells.values()), *_notes(cells.values()), *_strays(plan, found))
     return GateVerdict(released=not reasons, reasons=reasons, notes=notes, counts=counts, cells=cells)
-
-
-def blocking(verdict: Verdict, count: int) -> str:
-    """`2 required cells fail`: how many cells block, and with what."""
-    return f"{count:,} {_HEADS[verdict][count != 1]}"
 
 
 def _age(result: CellResult) -> tuple[datetime, int, bool]:
@@ -139,7 +148,7 @@ def _judge_planned(plan: Plan, cell: PlannedCell, result: CellResult | None, tod
     required = _required(plan, cell.id)
     if result is None:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason="no result was found")
-    other = _other_image(plan.images[cell.image], result)
+    other = _other_question(plan, plan.images[cell.image], result)
     if other:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason=other)
     verdict = _RAW.get(result.verdict, result.verdict)
@@ -173,13 +182,28 @@ def _required(plan: Plan, cell: str) -> bool:
     return any(matches(cell, glob) for glob in plan.policy.required)
 
 
-def _other_image(planned: PlannedImage, result: CellResult) -> str:
-    """Why this result says nothing about the planned image; empty where it does."""
+def _other_question(plan: Plan, planned: PlannedImage, result: CellResult) -> str:
+    """Why this result does not answer what the plan asks; empty where it does."""
     if result.image.ref != planned.ref:
         return f"the result found is of another image: {result.image.ref}"
     if planned.digest and result.image.digest and result.image.digest != planned.digest:
         return f"the result found is of another build of the image: {result.image.digest}"
+    if result.demand_sha256 not in {None, demand_sha256(planned, plan.payload, plan.container)}:
+        return "the result found answers another question: profile, checks, expectations, variables or limits differ"
     return ""
+
+
+def _mixed_rows(cells: Mapping[str, Judgement]) -> list[GateReason]:
+    """Images whose cells ran different builds: a row that mixes them says nothing about either."""
+    builds: dict[str, dict[str, str]] = {}
+    for judged in cells.values():
+        if judged.result is not None and judged.result.image.digest:
+            builds.setdefault(judged.image, {})[judged.cell] = judged.result.image.digest
+    return [
+        GateReason(f"{image}: its cells ran different builds, since its tag moved: {', '.join(found)}", tuple(found))
+        for image, found in builds.items()
+        if len(set(found.values())) > 1
+    ]
 
 
 def cause_of(result: CellResult) -> str:
@@ -214,10 +238,27 @@ def _cell_reasons(cells: Iterable[Judgement]) -> list[GateReason]:
             groups.setdefault((judged.verdict, judged.cause), []).append(judged.cell)
     reasons = []
     for (verdict, cause), names in groups.items():
-        head = f"{blocking(verdict, len(names))}{f', {cause}' if cause else ''}"
+        head = f"{_blocking(verdict, len(names))}{f', {cause}' if cause else ''}"
         text = f"{head}: {', '.join(names)}"
         reasons.append(GateReason(text, tuple(names), cause, verdict))
     return reasons
+
+
+def _blocking(verdict: Verdict, count: int) -> str:
+    """`2 required cells fail`: how many cells block, and with what."""
+    return f"{count:,} {_HEADS[verdict][count != 1]}"
+
+
+def _scope_notes(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason]:
+    """How far the decision reaches: a part of the matrix, figures that nobody measured."""
+    notes = []
+    part = selected(plan)
+    if part:
+        verb = "was" if part[0] == 1 else "were"
+        text = f"{part[0]:,} of {part[1]:,} cells of the matrix {verb} selected; the others are not judged"
+        notes.append(GateReason(text))
+    simulated = simulated_note(cells)
+    return [*notes, GateReason(simulated)] if simulated else notes
 
 
 def _notes(cells: Iterable[Judgement]) -> list[GateReason]:

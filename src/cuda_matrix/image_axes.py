@@ -53,6 +53,11 @@ def expand_image(image: Image, path: ValuePath) -> tuple[list[PlannedImage], lis
     return planned, [*wrong, *_exceptions_findings(image, path), *_env_findings(image, path)]
 
 
+def id_glob(image: Image) -> str:
+    """A glob for every id that an entry may stand for, whatever its axes are."""
+    return _PLACEHOLDER.sub("*", image.id)
+
+
 def _combinations(image: Image) -> Iterator[dict[str, str]]:
     exceptions = [{name: value for name, value in rule.items() if name != "reason"} for rule in image.exclude]
     for chosen in product(*image.axes.values()):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from cuda_matrix.config import Config, Exclude, Include
+from cuda_matrix.doubts import NO_DOUBTS, Doubts, Unseen
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.explain import ValuePath, nearest
 from cuda_matrix.globs import matches
-from cuda_matrix.image_axes import Finding, expand_image
+from cuda_matrix.image_axes import Finding, expand_image, id_glob
 from cuda_matrix.lanes import pack
 from cuda_matrix.model import cell_id, image_key
 from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, PlannedRunner, SkippedCell
@@ -45,9 +47,20 @@ class Expansion:
     problems: tuple[Finding, ...]
 
 
-def expand(config: Config) -> Expansion:
-    """Multiply out. `problems` holds everything that the types cannot see; cells are complete only without any."""
-    images, counts, problems = _images(config)
+class _Notes(NamedTuple):
+    """What a check of names must know, and where it writes what it finds."""
+
+    unseen: Unseen
+    doubts: Doubts
+    problems: list[Finding]
+
+
+def expand(config: Config, doubts: Doubts = NO_DOUBTS) -> Expansion:
+    """Multiply out. `problems` holds everything that the types cannot see; cells are complete only without any.
+
+    `doubts` says what of the configuration was mended: nothing that may follow from that alone is a problem.
+    """
+    images, unexpanded, problems = _images(config, doubts)
     runners = {
         name: PlannedRunner(
             id=name, labels=runner.labels, gpu=runner.gpu, driver=runner.driver, docker_host=runner.docker_host
@@ -58,10 +71,15 @@ def expand(config: Config) -> Expansion:
     if len(images) * len(runners) > CELL_LIMIT:
         text = f"{len(images):,} images × {len(runners):,} runners: at most {CELL_LIMIT:,} cells are planned"
         return Expansion(images, runners, (), (), (*problems, Finding((), text)))
-    if any(not count for count in counts):
-        return Expansion(images, runners, (), (), tuple(problems))  # what names a missing image is not wrong itself
-    reasons = _excluded(config, images, problems)
-    _include(config, images, reasons, problems)
+    unseen = Unseen(  # what names one of these is not wrong itself
+        images=("*",) if "images" in doubts.sections else tuple(unexpanded),
+        runners=("*",) if "runners" in doubts.sections else doubts.runners,
+        known_images=images,
+        known_runners=runners,
+    )
+    notes = _Notes(unseen, doubts, problems)
+    reasons = _excluded(config, images, notes)
+    _include(config, images, reasons, notes)
     cells, skipped = [], []
     for key, row in images.items():
         for runner in runners:
@@ -72,8 +90,9 @@ def expand(config: Config) -> Expansion:
             else:
                 skipped.append(SkippedCell(id=name, image=key, runner=runner, kind="excluded", reason=reason))
     expansion = Expansion(images, runners, tuple(cells), tuple(skipped), ())
-    problems += _whole_findings(config, expansion)
-    return Expansion(images, runners, expansion.cells, expansion.skipped, tuple(problems))
+    problems += _whole_findings(config, expansion, unseen, doubts)
+    shown = tuple(problem for problem in problems if not doubts.hides(problem.path))
+    return Expansion(images, runners, expansion.cells, expansion.skipped, shown)
 
 
 def select(cells: Sequence[Cell], globs: Collection[str], skipped: Sequence[SkippedCell] = ()) -> tuple[Cell, ...]:
@@ -141,6 +160,7 @@ def make_plan(
         payload=config.payload,
         container=config.container,
         policy=config.policy,
+        matrix_cells=len(expansion.cells),
         digests="resolved" if all(row.digest for row in images.values()) else "offline",
     )
 
@@ -206,28 +226,37 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(found[:_SHOWN]) + (f" … ({len(found)})" if len(found) > _SHOWN else "")
 
 
-def _images(config: Config) -> tuple[dict[str, PlannedImage], list[int], list[Finding]]:
-    """Key → image, in order; how many each entry gave; what is wrong."""
+def _images(config: Config, doubts: Doubts) -> tuple[dict[str, PlannedImage], list[str], list[Finding]]:
+    """Key → image, in order; globs for the ids of entries that could not be expanded; what is wrong."""
     images: dict[str, PlannedImage] = {}
     homes: dict[str, tuple[str, int]] = {}  # id in lower case → as written, entry
-    counts: list[int] = []
+    unexpanded: list[str] = []
     problems: list[Finding] = []
     for index, image in enumerate(config.images):
         path = ("images", index)
-        planned, wrong = expand_image(image, path)
-        counts.append(len(planned))
-        problems += wrong
+        planned: list[PlannedImage] = []
+        if index not in doubts.images:
+            planned, wrong = expand_image(image, path)
+            problems += [*wrong, *_same_but_for_case(image.variants, (*path, "variants"), "variants")]
+        ids = [row.id for row in planned]
+        if not planned:
+            unexpanded.append(id_glob(image))
+            ids = [] if "*" in unexpanded[-1] else [image.id]
+        problems += islice(_double_ids(ids, index, homes), 1)
         for row in planned:
-            name, home = homes.setdefault(row.id.lower(), (row.id, index))
-            if home != index or name != row.id:
-                text = f"the image id {row.id!r} is there already"
-                if name != row.id:
-                    text = f"the image ids {row.id!r} and {name!r} differ only in case: they would share a file"
-                problems.append(Finding((*path, "id"), text, other=("images", home, "id")))
-                break
-            images[image_key(row.id, row.variant)] = row
-        problems += _same_but_for_case(image.variants, (*path, "variants"), "variants")
-    return images, counts, problems
+            images.setdefault(image_key(row.id, row.variant), row)
+    return images, unexpanded, problems
+
+
+def _double_ids(ids: Iterable[str], index: int, homes: dict[str, tuple[str, int]]) -> Iterator[Finding]:
+    """Ids of entry `index` that are another's already. `homes` (lower case → as written, entry) learns the others."""
+    for each in ids:
+        name, home = homes.setdefault(each.lower(), (each, index))
+        if home != index or name != each:
+            text = f"the image id {each!r} is there already"
+            if name != each:
+                text = f"the image ids {each!r} and {name!r} differ only in case: they would share a file"
+            yield Finding(("images", index, "id"), text, other=("images", home, "id"))
 
 
 def _same_but_for_case(names: Iterable[str], path: ValuePath, what: str) -> Iterator[Finding]:
@@ -247,21 +276,21 @@ def _runner_findings(config: Config) -> Iterator[Finding]:
             yield Finding(("runners", name, "docker_host"), text)
 
 
-def _excluded(
-    config: Config, images: Mapping[str, PlannedImage], problems: list[Finding]
-) -> dict[tuple[str, str], str]:
+def _excluded(config: Config, images: Mapping[str, PlannedImage], notes: _Notes) -> dict[tuple[str, str], str]:
     """(image key, runner) → reason. The first entry that names a cell gives its reason."""
     reasons: dict[tuple[str, str], str] = {}
     for index, rule in enumerate(config.exclude):
         path = ("exclude", index)
         keys = [key for key, row in images.items() if _rule_names(rule, key, row)]
         runners = [name for name in config.runners if matches(name, rule.runner)]
-        if not keys:
+        if not keys and not notes.unseen.image(rule.image):
             text = f"matches no image: {rule.image!r}{f', variant {rule.variant!r}' if rule.variant else ''}"
-            problems.append(Finding(path, text + nearest(rule.image, (row.id for row in images.values()))))
-        if not runners:
+            notes.problems.append(Finding(path, text + nearest(rule.image, (row.id for row in images.values()))))
+        if not runners and not notes.unseen.runner(rule.runner):
             text = f"matches no runner: {rule.runner!r}{nearest(rule.runner, config.runners)}"
-            problems.append(Finding((*path, "runner"), text))
+            notes.problems.append(Finding((*path, "runner"), text))
+        if index in notes.doubts.rules:
+            continue
         for key in keys:
             for name in runners:
                 reasons.setdefault((key, name), rule.reason)
@@ -278,17 +307,21 @@ def _include(
     config: Config,
     images: Mapping[str, PlannedImage],
     reasons: dict[tuple[str, str], str],
-    problems: list[Finding],
+    notes: _Notes,
 ) -> None:
     """Take included cells out of the excluded ones."""
     for index, entry in enumerate(config.include):
         wrong = list(_unknown_names(entry, config, images, ("include", index)))
-        problems += wrong
-        if wrong:
+        key = image_key(entry.image, entry.variant)
+        is_unseen = {"image": key not in images and notes.unseen.image(entry.image)}
+        is_unseen["variant"] = is_unseen["image"]
+        is_unseen["runner"] = notes.unseen.runner(entry.runner)
+        notes.problems.extend(finding for finding in wrong if not is_unseen.get(str(finding.path[-1])))
+        if wrong or any(is_unseen.values()):
             continue
-        if reasons.pop((image_key(entry.image, entry.variant), entry.runner), None) is None:
+        if reasons.pop((key, entry.runner), None) is None and not notes.doubts.of_exclusion:
             text = "has no effect: this cell is not excluded, or is included twice"
-            problems.append(Finding(("include", index), text))
+            notes.problems.append(Finding(("include", index), text))
 
 
 def _unknown_names(
@@ -309,21 +342,24 @@ def _unknown_names(
         yield Finding((*path, "variant"), text)
 
 
-def _whole_findings(config: Config, expansion: Expansion) -> Iterator[Finding]:
+def _whole_findings(config: Config, expansion: Expansion, unseen: Unseen, doubts: Doubts) -> Iterator[Finding]:
     """What only the finished matrix shows."""
-    if not expansion.cells:
-        yield Finding(("exclude",), "nothing is left: every cell is excluded")
+    if not expansion.cells and not unseen.cell("*"):
+        if not doubts.of_inclusion:
+            yield Finding(("exclude",), "nothing is left: every cell is excluded")
         return
-    longest = max((cell.id for cell in expansion.cells), key=len)
+    longest = max((cell.id for cell in expansion.cells), key=len, default="")
     if len(longest) > CELL_ID_LIMIT:
         yield Finding(
             (), f"the cell id {longest!r} is longer than {CELL_ID_LIMIT} characters: results are files named so"
         )
     images = list(expansion.images)
     for path, glob in _policy_globs(config):
-        if any(matches(cell.id, glob) for cell in expansion.cells):
+        if unseen.cell(glob) or any(matches(cell.id, glob) for cell in expansion.cells):
             continue
         if any(matches(cell.id, glob) for cell in expansion.skipped):
+            if doubts.of_inclusion:
+                continue
             yield Finding(path, f"{glob!r} matches only cells that are excluded")
         else:
             yield Finding(path, f"{glob!r} matches no cell{_near_cell(glob, images, config.runners)}")

@@ -66,10 +66,12 @@ def cell_id(image: str, variant: str | None, runner: str) -> str:
 # One path component on every system and one word in every shell: ids become file names and arguments.
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+CELL_PATTERN = re.compile(rf"{ID_PATTERN.pattern}(\+{ID_PATTERN.pattern})?@{ID_PATTERN.pattern}")
+
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?|b)", re.IGNORECASE)
+_BYTES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def seconds(text: Any) -> float:
@@ -86,14 +88,14 @@ def seconds(text: Any) -> float:
 
 
 def size_bytes(text: Any) -> int:
-    """`8g`, `512m` → bytes, in powers of 1024 as Docker reads them."""
+    """`8g`, `512m` → bytes, in powers of 1024 as Docker reads them. A bare number is refused: few mean bytes."""
     if type(text) is int:
         return text  # already parsed (a plan read back); YAML's own numbers are yaml_values.PlainInt and PlainFloat
     match = _SIZE.fullmatch(str(text).strip())
     if not match or float(match[1]) <= 0:
         msg = f"{str(text)!r} is not a size: write a number above 0 with its unit, for example 8g or 512m"
         raise ValueError(msg)
-    return int(float(match[1]) * _BYTES[match[2].lower()])
+    return int(float(match[1]) * _BYTES[match[2][0].lower()])
 
 
 Seconds = Annotated[
@@ -104,6 +106,8 @@ Seconds = Annotated[
 Bytes = Annotated[
     int,
     BeforeValidator(size_bytes),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kmgtKMGT]?[iI]?[bB]?$", "examples": ["8g", "512m"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([kmgtKMGT][iI]?[bB]?|[bB])$", "examples": ["8g", "512m"]}
+    ),
 ]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]

@@ -6,12 +6,14 @@ a report can count what is missing: absent is failed.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuda_matrix.config import ContainerOptions, PayloadOptions, Policy
-from cuda_matrix.model import Frozen, Sha256
+from cuda_matrix.model import CELL_PATTERN, Frozen, Sha256, cell_id
 
 PLAN_VERSION: Literal[1] = 1
 
@@ -27,6 +29,12 @@ class PlannedImage(Frozen):
     env: dict[str, str] = {}
     expect: dict[str, str] = {}
     paths: tuple[str, ...] = ()
+
+
+def demand_sha256(image: PlannedImage, payload: PayloadOptions, container: ContainerOptions) -> str:
+    """What is asked of a cell of this image, as one hash: a result of another demand does not answer this one."""
+    asked = [image.env, image.expect, payload.model_dump(mode="json"), container.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 class PlannedRunner(Frozen):
@@ -78,6 +86,25 @@ class Plan(Frozen):
     payload: PayloadOptions
     container: ContainerOptions
     policy: Policy
+    matrix_cells: int | None = Field(
+        default=None, description="Cells of the whole configuration, before --select and --tier; None where unknown."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Plan:
+        """A plan may come from another machine: what it names must be in it, and ids become file names."""
+        named = [(cell.id, cell.image, cell.runner) for cell in self.cells]
+        named += [(cell.id, cell.image, cell.runner) for cell in self.skipped]
+        for name, image, runner in named:
+            row = self.images.get(image)
+            if row is None or runner not in self.runners:
+                msg = f"the cell {name!r} is of an image or runner that the plan does not hold"
+                raise ValueError(msg)
+            if name != cell_id(row.id, row.variant, runner) or not CELL_PATTERN.fullmatch(name):
+                msg = f"{name!r} is not the id of its cell"
+                raise ValueError(msg)
+        return self
+
     digests: Literal["offline", "resolved", "partly"] = Field(
         default="offline", description="Whether tags were resolved to digests; `partly` names the rest in `images`."
     )

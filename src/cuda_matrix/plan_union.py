@@ -19,6 +19,7 @@ def refresh(earlier: Plan, later: Plan) -> Plan:
             "payload": later.payload,
             "container": later.container,
             "policy": later.policy,
+            "matrix_cells": later.matrix_cells,
         }
     )
     return unite(known, later)
@@ -82,5 +83,6 @@ def unite(first: Plan, second: Plan) -> Plan:
             "cells": cells,
             "skipped": tuple(skipped.values()),
             "lanes": (*first.lanes, *lanes),
+            "matrix_cells": max((n for n in (first.matrix_cells, second.matrix_cells) if n is not None), default=None),
         }
     )

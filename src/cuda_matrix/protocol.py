@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION: Literal[1] = 1
 LINE_LIMIT = 64 * 1024  # bytes of one event line, marker included
-ITEM_LIMIT = 512  # checks and benchmarks of one cell
+CHECK_LIMIT, BENCHMARK_LIMIT = 512, 128  # of one cell
+TEXT_BUDGET = 2 << 20  # characters of all results of one cell; past it, logs are left out
 ANOMALY_LIMIT = 32
 _HEAD_LIMIT = LOG_LIMIT // 4  # of the log's characters, this many are its beginning
 
@@ -109,6 +110,7 @@ class EventStream:
         self._started: list[str] = []
         self._ended: dict[str, CheckResult] = {}
         self._facts: dict[str, Any] = {}
+        self._budget = TEXT_BUDGET
         self.anomalies: list[str] = []
 
     @property
@@ -190,8 +192,13 @@ class EventStream:
         if self._planned:
             self._note("a second plan")
             return
-        for item in event["items"][:ITEM_LIMIT]:
+        room = {"check": CHECK_LIMIT, "benchmark": BENCHMARK_LIMIT}
+        for item in event["items"]:
             planned = PlannedItem(id=item["id"], kind=item["kind"])
+            room[planned.kind] -= 1
+            if room[planned.kind] < 0:
+                self._note(f"more {planned.kind}s than anybody plans")
+                return
             self._planned[planned.id] = planned
 
     def _on_fact(self, event: dict[str, Any]) -> None:
@@ -223,6 +230,9 @@ class EventStream:
     def _result(self, item: PlannedItem, event: dict[str, Any]) -> CheckResult:
         model = BenchmarkResult if item.kind == "benchmark" else CheckResult
         event = {key: _shorten(value, LOG_LIMIT if key == "log" else TEXT_LIMIT) for key, value in event.items()}
+        self._budget -= len(str(event))
+        if self._budget < 0:
+            event = {**event, "log": "", "evidence": "", "numbers": {}, "thresholds": {}}
         try:
             result = model(**event)
             if item.kind == "check" and result.status is CheckStatus.INVALID:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cuda_matrix.model import CheckStatus, EngineName, Frozen, Sha256, Verdict
 
@@ -22,17 +22,25 @@ LOG_LIMIT = 16_000
 Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 Log = Annotated[str, Field(max_length=LOG_LIMIT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Scalar = bool | int | Finite | Text | None
+Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]  # JSON knows no bound, other readers do
+Scalar = bool | Whole | Finite | Text | None
 Numbers = Annotated[dict[Annotated[str, Field(max_length=80)], Scalar], Field(max_length=64)]
+
+
+def _plausible(moment: datetime) -> datetime:
+    if not 2000 <= moment.year <= 2200:
+        msg = "no cell ran in that year"
+        raise ValueError(msg)
+    return moment
 
 
 class Gpu(Frozen):
     """One card as `nvidia-smi` names it. The UUID is hashed: it identifies the machine's owner."""
 
-    index: int
+    index: Whole
     name: Text
     uuid_hash: Text = ""
-    memory_mib: int | None = None
+    memory_mib: Annotated[int, Field(ge=0, le=1 << 40)] | None = None
     compute_capability: Text | None = None
 
 
@@ -60,9 +68,9 @@ class Facts(Frozen):
     kernel: Text | None = None
     machine: Text | None = Field(default=None, description="CPU architecture, for example x86_64.")
     cpu_model: Text | None = None
-    cpu_count: int | None = None
-    memory_gb: float | None = Field(default=None, description="Memory of the host or of the cgroup, 1e9 bytes.")
-    shm_gb: float | None = Field(default=None, description="Size of /dev/shm, 1e9 bytes.")
+    cpu_count: Whole | None = None
+    memory_gb: Finite | None = Field(default=None, description="Memory of the host or of the cgroup, 1e9 bytes.")
+    shm_gb: Finite | None = Field(default=None, description="Size of /dev/shm, 1e9 bytes.")
     glibc: Text | None = None
     user: Text | None = Field(default=None, description="uid:gid that the payload ran as.")
     python: Text | None = None
@@ -103,7 +111,7 @@ class CheckResult(Frozen):
 class Samples(Frozen):
     """Samples, summarised. cv is the coefficient of variation (standard deviation / mean)."""
 
-    n: int = Field(ge=1)
+    n: int = Field(ge=1, le=2**63 - 1)
     median: Finite = Field(gt=0)
     p5: Finite = Field(gt=0)
     p95: Finite = Field(gt=0)
@@ -143,8 +151,8 @@ class Diagnosis(Frozen):
 class Exit(Frozen):
     """How the container or process ended."""
 
-    code: int | None = None
-    signal: int | None = None
+    code: Whole | None = None
+    signal: Whole | None = None
     oom_killed: bool = False
     timed_out: bool = False
     interrupted: bool = False
@@ -167,7 +175,7 @@ class ImageIdentity(Frozen):
     ref: str
     digest: Sha256 | None = Field(default=None, description="Registry digest; None where no registry holds it.")
     image_id: str | None = Field(default=None, description="The engine's own id of the image.")
-    size_bytes: int | None = None
+    size_bytes: Whole | None = None
     env: dict[str, str] = {}
 
 
@@ -180,12 +188,13 @@ class CellResult(Frozen):
     gpu: str | None = Field(default=None, description="The card that the configuration says.")
     image: ImageIdentity
     run_id: str
-    attempt: int = Field(default=1, ge=1)
+    attempt: int = Field(default=1, ge=1, le=1_000_000)
     tool_version: str
     payload_sha256: str
+    demand_sha256: str | None = Field(default=None, description="What was asked of the cell (plan.demand_sha256).")
     profile: str
     engine: EngineName
-    started_at: datetime
+    started_at: Annotated[datetime, AfterValidator(_plausible)]
     timings: Timings
     verdict: Verdict
     reason: Text = Field(default="", description="One line: why this verdict.")

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.gate import newest
-from cuda_matrix.model import ID_PATTERN
+from cuda_matrix.model import CELL_PATTERN
 from cuda_matrix.plan import PLAN_VERSION, Plan
 from cuda_matrix.plan_union import contradiction, unite
 from cuda_matrix.result import RESULT_VERSION, CellResult
@@ -28,9 +28,9 @@ from cuda_matrix.result import RESULT_VERSION, CellResult
 PLAN_FILE = "plan.json"
 PREVIOUS = "previous"
 FILE_LIMIT_BYTES = 8 << 20
-FILES_LIMIT = 10_000
+PLAN_LIMIT_BYTES = 64 << 20
+FILES_LIMIT = 200_000
 
-_CELL = re.compile(rf"{ID_PATTERN.pattern}(\+{ID_PATTERN.pattern})?@{ID_PATTERN.pattern}")
 _NAME_LIMIT = 200  # characters; file systems allow 255 bytes, and `previous/` adds the attempt
 _ATTEMPT = re.compile(r"\.(\d{1,9})\.json")
 
@@ -103,11 +103,11 @@ def _base_name(file: str) -> str:
 
 
 def _name_of(result: CellResult) -> str:
-    return file_name(result.cell) if _CELL.fullmatch(result.cell) else ""
+    return file_name(result.cell) if CELL_PATTERN.fullmatch(result.cell) else ""
 
 
 def _stem(cell: str) -> str:
-    if not _CELL.fullmatch(cell):
+    if not CELL_PATTERN.fullmatch(cell):
         msg = f"{cell!r} is not a cell id"
         raise ValueError(msg)
     if len(cell) <= _NAME_LIMIT:
@@ -170,9 +170,10 @@ def _read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             msg = "is not a regular file"
             raise _UnreadableError(msg)
-        data = file.read(FILE_LIMIT_BYTES + 1)
-    if len(data) > FILE_LIMIT_BYTES:
-        msg = f"is larger than {FILE_LIMIT_BYTES >> 20} MiB"
+        limit = PLAN_LIMIT_BYTES if path.name == PLAN_FILE else FILE_LIMIT_BYTES
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        msg = f"is larger than {limit >> 20} MiB"
         raise _UnreadableError(msg)
     return data
 
@@ -241,8 +242,11 @@ class _Reader:
         elif not root.is_dir():
             self._read_file(root, root.name)
         else:
-            for path in _json_files(root):
+            unread: list[tuple[Path, str]] = []
+            for path in _json_files(root, unread):
                 self._read_file(path, path.relative_to(root).as_posix())
+            for folder, why in unread:  # there may be a plan in it: what it demands is unknown
+                self._problem(f"{folder.relative_to(root).as_posix()}/{PLAN_FILE}", why)
 
     def _read_file(self, path: Path, name: str) -> None:
         self._files += 1
@@ -273,12 +277,20 @@ class _Reader:
         self.plan = unite(self.plan, plan)
 
     def _problem(self, file: str, message: str) -> None:
+        file = os.fsencode(file).decode("utf-8", "replace")  # a file name is bytes, and not always text
         self.problems.append(Problem(file=file, line=0, column=0, path="", message=message))
 
 
-def _json_files(root: Path) -> Iterator[Path]:
-    for directory, below, names in os.walk(root, followlinks=False):
+def _json_files(root: Path, unread: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Every result and plan below; folders that are not entered, and why, are added to `unread`."""
+
+    def refused(error: OSError) -> None:
+        unread.append((Path(error.filename), f"its folder cannot be opened: {error.strerror}"))
+
+    for directory, below, names in os.walk(root, followlinks=False, onerror=refused):
         below[:] = sorted(name for name in below if name != PREVIOUS and not name.startswith("."))
+        links = [Path(directory) / name for name in below if (Path(directory) / name).is_symlink()]
+        unread += [(link, "its folder is a symbolic link, and those are not followed") for link in links]
         for name in sorted(names):
             if name.endswith(".json") and not name.startswith("."):
                 yield Path(directory) / name

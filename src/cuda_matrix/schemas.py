@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
 from cuda_matrix.config import Config
 from cuda_matrix.result import CellResult
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+class _AsWritten(GenerateJsonSchema):
+    """Defaults in the form that an author writes: a section that is left out is an empty one."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """A default value as JSON."""
+        return {} if isinstance(dft, BaseModel) else super().encode_default(dft)
+
+
 def config_schema() -> dict[str, Any]:
     """Schema of one file. No section is required: an editor checks each file of `matrix/` by itself."""
-    schema = Config.model_json_schema()
+    schema = Config.model_json_schema(schema_generator=_AsWritten)
     schema.pop("required", None)
     text = "One file of matrix/, or cuda-matrix.yml. All files together need `version`, `images` and `runners`."
     return {"$schema": _DIALECT, **schema, "title": "cuda-matrix configuration", "description": text}

@@ -123,7 +123,7 @@ def host_driver(cell: SimulatedCell) -> Result:
     """Step 1: does the driver answer, and for which cards?"""
     if cell.card is None:
         if cell.gpu_required:
-            return {"status": "fail", "summary": "no GPU in this container", "cause": "gpu-not-exposed"}
+            return {"status": "fail", "summary": "no GPU here", "cause": "gpu-not-exposed"}
         return {"status": "skip", "summary": "no NVIDIA driver here, and none is required"}
     names = ", ".join([reported_name(cell.card)] * cell.host.count)
     numbers = {"driver": cell.host.driver, "gpus": cell.host.count, "compute_capability": cell.card.cc}

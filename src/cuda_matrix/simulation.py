@@ -7,12 +7,12 @@ The lines follow docs/payload-protocol.md; the plan is that of the real payload 
 from __future__ import annotations
 
 import json
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from cuda_matrix import simulated_items
 from cuda_matrix.documents import load_table
 from cuda_matrix.errors import ConfigurationError
+from cuda_matrix.payload_items import ITEMS, Item, matches
 from cuda_matrix.reference import data_text
 from cuda_matrix.result import Exit
 from cuda_matrix.scenario import Scenario
@@ -30,35 +30,6 @@ FLOOD_LINE = b"[rank0] step 000000 loss 2.3105 lr 0.1000 images/s 812.4 | " + b"
 _STOPPING = frozenset({"hang", "oom", "cut-stream"})
 
 
-class Item(NamedTuple):
-    """One check or benchmark, its limits in seconds (smoke, standard, full), and whether it needs the device."""
-
-    id: str
-    kind: Literal["check", "benchmark"]
-    limits: tuple[int, int, int]
-    on_device: bool = False
-    unit: str = ""
-    needs_torch: bool = True
-
-
-_QUICK, _WORK, _GEMM = (60, 60, 60), (120, 180, 300), (90, 180, 420)
-ITEMS = (
-    Item("python", "check", _QUICK, needs_torch=False),
-    Item("host.driver", "check", _QUICK, needs_torch=False),
-    Item("torch.import", "check", (120, 180, 180), needs_torch=False),
-    Item("torch.cuda-build", "check", _QUICK),
-    Item("cuda.runtimes", "check", _QUICK, needs_torch=False),
-    Item("image.expect", "check", _QUICK),
-    Item("first-kernel", "check", _WORK),
-    Item("numerics.gemm.fp32", "check", _WORK, on_device=True),
-    Item("numerics.gemm.fp16", "check", _WORK, on_device=True),
-    Item("numerics.gemm.bf16", "check", _WORK, on_device=True),
-    Item("training.cnn", "check", _WORK, on_device=True),
-    Item("gemm.fp32", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("gemm.fp16", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("gemm.bf16", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("resnet50.train", "benchmark", (180, 420, 1200), on_device=True, unit="images/s"),
-)
 _PROFILES = ("smoke", "standard", "full")
 
 
@@ -196,7 +167,7 @@ def _select(request: Request) -> tuple[list[Item], list[tuple[str, str]]]:
     unmatched: list[tuple[str, str]] = []
     for kind, globs in (("check", request.checks), ("benchmark", request.benchmarks)):
         for glob in globs:
-            found = {item.id for item in ITEMS if item.kind == kind and _matches(item.id, glob)}
+            found = {item.id for item in ITEMS if item.kind == kind and matches(item.id, glob)}
             wanted |= found
             if not found and glob not in [other for other, _ in unmatched]:
                 unmatched.append((glob, kind))
@@ -206,11 +177,6 @@ def _select(request: Request) -> tuple[list[Item], list[tuple[str, str]]]:
     if any(item.needs_torch for item in chosen):
         wanted.add("torch.import")
     return [item for item in ITEMS if item.id in wanted], unmatched
-
-
-def _matches(item: str, glob: str) -> bool:
-    parts = item.split(".")
-    return any(fnmatchcase(".".join(parts[:end]), glob) for end in range(1, len(parts) + 1))
 
 
 def _facts(cell: SimulatedCell) -> Iterator[tuple[str, Any]]:

@@ -215,7 +215,7 @@ def _ran_on_cpu(case: _Case) -> Judgement | None:
     """The payload must report this itself; what it calls a pass is looked at again here."""
     if not case.expectation.gpu_required:
         return None
-    on_cpu = [item for item in case.items if item.status in _GOOD and item.device == "cpu"]
+    on_cpu = [item for item in case.items if item.status in _GOOD and not (item.device or "cuda").startswith("cuda")]
     if not on_cpu:
         return None
     fragments = (Fragment(where=on_cpu[0].id, text=on_cpu[0].evidence or f"{on_cpu[0].id} ran on cpu"),)
@@ -256,6 +256,8 @@ def _remarks(case: _Case) -> tuple[str, ...]:
     elif case.outcome.done and (exit_.signal or exit_.code):
         how = f"signal {exit_.signal}" if exit_.signal else f"exit code {exit_.code}"
         found.append(f"the container ended with {how} after its last result")
+    elif exit_.oom_killed:
+        found.append("the memory limit killed a process of the container")
     return tuple(remark[:REMARK_LENGTH] for remark in found[:REMARKS_LIMIT])
 
 

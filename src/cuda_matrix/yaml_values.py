@@ -92,22 +92,31 @@ class Node:
         self.is_open = False
 
 
+class Repeated(NamedTuple):
+    """A key that stands twice in one mapping; the first is kept."""
+
+    mapping: Node
+    key: str
+    mark: Mark
+    message: str
+
+
 _CHILDREN: dict[str | int, Node] = {}
 _KEYS: dict[str, Mark] = {}
 _ITEMS: list[tuple[str, Mark, Node]] = []
 
 
-def compose(text: str) -> Node:
-    """The one document of a text.
+def compose(text: str, repeated: list[Repeated] | None = None) -> Node:
+    """The one document of a text. With a list in `repeated`, keys that stand twice are noted there and forgiven.
 
     Raises:
-        YamlError: it is not YAML, not one document, empty, or beyond a limit.
+        YamlError: it is not YAML, not one document, empty, or beyond a limit; or a key stands twice.
     """
     bad = _NOT_PRINTABLE.search(text)
     if bad:
         msg = f"the character U+{ord(bad[0]):04X} is not allowed in YAML"
         raise YamlError(msg, _mark_at(text, bad.start()))
-    composer = _Composer()
+    composer = _Composer(repeated)
     try:
         for event in _events(text):
             composer.take(event)
@@ -129,8 +138,9 @@ def _events(text: str) -> Iterator[Any]:
 class _Composer:
     """Turns events into nodes. A stack of open containers stands for the recursion."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: list[Repeated] | None) -> None:
         self.root: Node | None = None
+        self._repeated = repeated
         self._stack: list[Node] = []
         self._pending: list[tuple[str, Mark] | None] = []  # per open container: the key that waits for its value
         self._anchors: dict[str, Node] = {}
@@ -214,11 +224,11 @@ class _Composer:
         if isinstance(node.value, tuple):
             node.value = tuple(child.value for child in node.children.values())
         else:
-            _fill_mapping(node)
+            _fill_mapping(node, self._repeated)
         self._attach(node, node.mark)
 
 
-def _fill_mapping(node: Node) -> None:
+def _fill_mapping(node: Node, repeated: list[Repeated] | None) -> None:
     """Check the keys; resolve `<<` (https://yaml.org/type/merge.html): own keys win, then the earlier mapping."""
     merged: list[Node] = []
     seen: dict[str, Mark] = {}
@@ -226,7 +236,10 @@ def _fill_mapping(node: Node) -> None:
         if key in seen:
             first = seen[key]
             msg = f"the key {key!r} stands twice in one mapping; first at line {first.line}, column {first.column}"
-            raise YamlError(msg, mark)
+            if repeated is None:
+                raise YamlError(msg, mark)
+            repeated.append(Repeated(node, key, mark, msg))
+            continue
         seen[key] = mark
         if key == "<<":
             merged = _merge_sources(child, mark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cuda_matrix.adapters.actions_env import error_command
+from cuda_matrix.adapters.actions_env import error_command, warning_command
 from cuda_matrix.errors import Problem
 
 
@@ -24,3 +24,8 @@ from cuda_matrix.errors import Problem
 )
 def test_error_command(problem: Problem, line: str) -> None:
     assert error_command(problem) == line
+
+
+def test_warning_command() -> None:
+    problem = Problem("a.yml", 2, 3, "images[0].ref", "50% sure")
+    assert warning_command(problem) == "::warning file=a.yml,line=2,col=3::images[0].ref: 50%25 sure"

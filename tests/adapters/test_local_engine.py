@@ -33,6 +33,7 @@ def job(script: str, **env: str) -> Job:
         request=request,
         files={"__main__.py": script.encode(), "package/module.py": b"WHO = 'module'"},
         limit_s=60,
+        demand_sha256="",
     )
 
 

@@ -50,6 +50,11 @@ def test_table(fleet: str) -> None:
     assert lines[-1].startswith("tags are unresolved (--offline)")
 
 
+def test_one_of_each(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("version: 1\nimages: [{id: a, ref: 'a:1'}]\nrunners: {g: {labels: [x]}}\n")
+    assert "1 cell in 1 lane on 1 runner; 0 skipped" in plan("--offline", "--config", str(tmp_path / "a.yml")).stdout
+
+
 def test_json_alone_on_stdout_and_in_the_file(fleet: str, tmp_path: Path) -> None:
     output = tmp_path / "plan.json"
     done = plan("--offline", "--config", fleet, "--format", "json", "--output", str(output))

@@ -20,7 +20,7 @@ def results(folder: Path) -> str:
 def test_a_report_on_the_console_ends_well_whatever_it_says(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [results(tmp_path)])
     assert result.exit_code == 0
-    assert "Release: no. 1 required cell did not run." in result.stdout
+    assert "Release: no.\n  1 required cell did not run: absent@rtx4090\n" in result.stdout
     assert list(tmp_path.glob("*.md")) == []
 
 

@@ -4,8 +4,10 @@ import pytest
 
 from builders import make_benchmark, make_diagnosis, make_facts, make_plan, make_result, make_runner
 from cuda_matrix.model import CheckStatus, EngineName, Verdict
+from cuda_matrix.reference import load_reference
+from cuda_matrix.report.sections import SAID_BY_ALTERNATIVE
 from cuda_matrix.report.view import CellView, View
-from cuda_matrix.result import CellResult, CheckResult
+from cuda_matrix.result import CellResult, CheckResult, Facts
 from report_cases import mixed, view_of
 
 
@@ -21,16 +23,36 @@ def bold(results: tuple[CellResult, ...]) -> set[str]:
 
 
 def test_the_fastest_good_image_of_a_card_is_bold() -> None:
-    assert bold((make_result("a@r", images_per_s=900), make_result("b@r", images_per_s=910))) == {"b"}
-    assert bold((make_result("a@r", images_per_s=900), make_result("b@r", Verdict.FAIL, images_per_s=910))) == {"a"}
+    three = (
+        make_result("a@r", images_per_s=900),
+        make_result("b@r", images_per_s=990),
+        make_result("c@r", images_per_s=880),
+    )
+    assert bold(three) == {"b"}
+    failed = make_result("b@r", Verdict.FAIL, images_per_s=2000)
+    assert bold((make_result("a@r", images_per_s=900), failed, make_result("c@r", images_per_s=800))) == {"a"}
+
+
+def test_nothing_is_the_fastest_where_ranges_overlap_or_nothing_can_be_compared() -> None:
+    results = (make_result("a@r", images_per_s=900), make_result("b@r", images_per_s=910))
+    assert bold(results) == set()
+    assert view_of(make_plan(images=("a", "b"), runners=("r",)), results).contested
+    assert bold((make_result("a@r", images_per_s=900),)) == set()
+    assert not view_of(make_plan(images=("a",), runners=("r",)), (make_result("a@r", images_per_s=900),)).contested
+    on_cpu = [
+        make_result(f"{name}@r", benchmarks=(make_benchmark(rate, device="cpu"),))
+        for name, rate in (("a", 9), ("b", 90))
+    ]
+    assert bold(tuple(on_cpu)) == set()
 
 
 def test_simulated_and_cpu_figures_never_beat_measured_ones() -> None:
     measured = make_result("a@r", images_per_s=10)
     simulated = make_result("b@r", images_per_s=9000, engine=EngineName.SIMULATED)
     cpu = make_result("c@r", benchmarks=(make_benchmark(5000, device="cpu"),))
-    assert bold((measured, simulated, cpu)) == {"a"}
-    assert bold((simulated, cpu)) == {"c"}
+    slower = make_result("d@r", images_per_s=5)
+    assert bold((measured, simulated, cpu, slower)) == {"a"}
+    assert bold((simulated, cpu)) == set()
 
 
 @pytest.mark.parametrize("status", [CheckStatus.INVALID, CheckStatus.FAIL, CheckStatus.TIMEOUT, CheckStatus.UNKNOWN])
@@ -70,7 +92,9 @@ def test_every_simulated_result_is_marked_and_the_head_says_so() -> None:
     view = view_of(make_plan(images=("a", "b"), runners=("r",)), results)
     assert all("simulated" in cell.marks for cell in cells(view).values())
     assert all(row.simulated for row in (*view.rows, *view.performance, *view.provenance, *view.failures))
-    assert view.simulated.startswith("Simulated: all results.")
+    assert view.simulated == "2 of 2 results are simulated: nothing was measured on them"
+    assert view.other_notes == ()
+    assert view.scope.endswith("simulated 2026-11-21 09:14 UTC")
     assert view.columns[0].source == "simulated"
 
 
@@ -94,9 +118,123 @@ def test_a_measured_failure_is_answered_with_measured_images_of_the_same_card() 
     view = view_of(plan, results)
     assert cells(view)["a@r"].alternative == "c"
     assert view.failures[0].steps == (
-        "On this card use c (passes here, 200\u00a0images/s), b (passes here, 100\u00a0images/s).",
+        "On this card, use `c` (passes here, 200\u00a0images/s), `b` (passes here, 100\u00a0images/s).",
         "Upgrade.",
     )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cause", "side", "offered"),
+    [
+        (Verdict.FAIL, "driver-too-old", "image", True),
+        (Verdict.FAIL, "unknown", "unknown", True),
+        (Verdict.FAIL, "expectation-mismatch", "image", False),
+        (Verdict.FAIL, "gpu-not-exposed", "configuration", False),
+        (Verdict.HOST_FAILED, "gpu-ecc", "host", False),
+        (Verdict.INCONCLUSIVE, "registry-unreachable", "registry", False),
+    ],
+)
+def test_another_image_is_offered_only_where_it_is_an_answer(
+    verdict: Verdict, cause: str, side: str, offered: bool
+) -> None:
+    results = (make_result("a@r", verdict, diagnosis=make_diagnosis(cause, side=side)), make_result("b@r"))
+    view = view_of(make_plan(images=("a", "b"), runners=("r",)), results)
+    assert cells(view)["a@r"].alternative == ("b" if offered else "")
+    assert bool(view.failures[0].steps) is offered
+    assert [way.image for reason in view.gate_reasons for way in reason.ways] == ["b"] * offered
+
+
+def test_the_alternative_is_a_stable_one_and_replaces_the_general_advice() -> None:
+    results = (
+        make_result(
+            "a@r", Verdict.FAIL, gpu=None, facts=Facts(), diagnosis=make_diagnosis(fix=(SAID_BY_ALTERNATIVE, "Other."))
+        ),
+        make_result("b@r", benchmarks=(make_benchmark(900, numbers={"stable": False}),)),
+        make_result("c@r", images_per_s=100),
+    )
+    view = view_of(make_plan(images=("a", "b", "c"), runners=("r",)), results)
+    assert cells(view)["a@r"].alternative == "c"
+    assert view.failures[0].steps[0].startswith("Here, use `c` (")
+    assert view.failures[0].steps[1:] == ("Other.",)
+
+
+def test_the_general_advice_that_is_replaced_is_in_the_catalogue() -> None:
+    causes = load_reference().catalogue.causes.values()
+    assert any(SAID_BY_ALTERNATIVE in cause.fix for cause in causes)
+
+
+def test_ways_out_that_differ_name_their_runner() -> None:
+    plan = make_plan(images=("a", "b", "c"), runners=("r", "s"))
+    results = (
+        make_result("a@r", Verdict.FAIL),
+        make_result("a@s", Verdict.FAIL),
+        make_result("b@r"),
+        make_result("c@s"),
+    )
+    reason = view_of(plan, results).gate_reasons[0]
+    assert [(way.image, way.runner) for way in reason.ways] == [("b", "r"), ("c", "s")]
+
+
+def test_a_part_of_the_matrix_is_said_to_be_one() -> None:
+    plan = make_plan(images=("a", "b"), runners=("r",)).model_copy(update={"matrix_cells": 9})
+    good = view_of(plan, (make_result("a@r"), make_result("b@r")))
+    assert good.headline == "GPU compatibility: 2 of 9 cells of the matrix, all good"
+    assert good.release == ("Every required cell that was selected is good or accepted.",)
+    assert good.scope.startswith("2 of 9 cells of the matrix · ")
+    assert good.all_green == ""
+    bad = view_of(plan, (make_result("a@r"),))
+    assert bad.headline == "GPU compatibility: 1 of 2 selected cells good (the matrix has 9)"
+
+
+def test_what_was_not_checked_in_good_cells_is_grouped() -> None:
+    def item(name: str, reason: str, status: CheckStatus = CheckStatus.SKIP) -> CheckResult:
+        return CheckResult(id=name, status=status, summary=reason)
+
+    both = (item("x", "no card"), item("y", "no card"), item("ran", "fine", CheckStatus.PASS))
+    results = (
+        make_result("a@r", checks=(*both, item("z", "cannot say", CheckStatus.UNKNOWN))),
+        make_result("b@r", Verdict.WARN, checks=both),
+        make_result("c@r", Verdict.FAIL, checks=(item("x", "time is up"),)),
+    )
+    found = view_of(make_plan(images=("a", "b", "c"), runners=("r",)), results).unchecked
+    assert [(g.checks, g.status, g.reason, g.cells, g.everywhere) for g in found] == [
+        (("x", "y"), "skip", "no card", ("a@r", "b@r"), True),
+        (("z",), "unknown", "cannot say", ("a@r",), False),
+    ]
+
+
+def test_what_a_row_says_its_cells_and_columns_do_not_repeat() -> None:
+    plan = make_plan(images=("a", "b"), runners=("r", "s"))
+    simulated = [make_result(cell, engine=EngineName.SIMULATED) for cell in ("a@r", "a@s", "b@r")]
+    row, mixed_row = view_of(plan, (*simulated, make_result("b@s"))).rows
+    assert (row.mark, mixed_row.mark) == ("simulated", "")
+    shown = [r.own_marks(cell) for r in (row, mixed_row) for cell in r.cells if cell]
+    assert shown == [(), (), ("simulated",), ()]
+    columns = view_of(plan, (*simulated, make_result("b@s", engine=EngineName.SIMULATED))).columns
+    assert all("simulated" not in column.details and column.source == "simulated" for column in columns)
+
+
+def test_a_local_result_says_so() -> None:
+    plan = make_plan(images=("a",), runners=(make_runner("r", None, None),))
+    result = make_result("a@r", engine=EngineName.LOCAL, benchmarks=(make_benchmark(9, device="cpu"),))
+    view = view_of(plan, (result,))
+    assert view.rows[0].mark == "local"
+    assert cells(view)["a@r"].marks == ("cpu", "local")
+    assert "local:" in {entry.symbol for entry in view.legend}
+
+
+def test_measured_is_said_only_where_a_figure_was() -> None:
+    plan = make_plan(images=("a",), runners=("r",))
+    assert " · run 2026" in view_of(plan, (make_result("a@r", Verdict.FAIL),)).scope
+    assert " · measured 2026" in view_of(plan, (make_result("a@r", images_per_s=9),)).scope
+
+
+def test_empty_figures_of_a_check_are_left_out() -> None:
+    check = CheckResult(
+        id="x", status=CheckStatus.FAIL, numbers={"versions": "", "path": None, "count": 0, "ok": False}
+    )
+    view = view_of(make_plan(images=("a",), runners=("r",)), (make_result("a@r", Verdict.FAIL, checks=(check,)),))
+    assert view.failures[0].checks[0].figures == "count 0, ok no"
 
 
 def test_a_failure_without_a_diagnosis_says_what_broke() -> None:
@@ -123,4 +261,4 @@ def test_every_link_of_the_table_has_its_place() -> None:
 
 def test_the_legend_holds_what_is_used_and_nothing_else() -> None:
     used = {cell.symbol for cell in cells(mixed()).values()}
-    assert {entry.symbol for entry in mixed().legend} == used | {"simulated:", "cpu:", "–"}
+    assert {entry.symbol for entry in mixed().legend} == used | {"simulated:", "cpu:", "–", "→"}

@@ -49,6 +49,35 @@ def test_a_code_span_holds_exactly_its_text(text: str) -> None:
     assert [span.content.strip(" ") for span in spans] == [escape.one_line(text)]
 
 
+def letters(text: str) -> str:
+    """Without spaces, backticks and what breaks a link."""
+    return "".join(text.replace("\u200b", "").replace("`", "").split())
+
+
+@given(TEXTS)
+def test_prose_is_one_paragraph_of_text_and_code_alone(text: str) -> None:
+    tokens = parser().parse(f"x {escape.markdown_prose(text)}")
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    shown, kinds = inline(f"x {escape.markdown_prose(text)}")
+    assert kinds <= {"text", "text_special", "code_inline"}
+    assert letters(shown) == letters(f"x{escape.one_line(text)}")
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown", "html"),
+    [
+        ("than `expect` says", "than `expect` says", "than <code>expect</code> says"),
+        ("`a|b`, `c`", "`a|b`, `c`", "<code>a|b</code>, <code>c</code>"),
+        ("one ` alone", "one \\` alone", "one ` alone"),
+        ("``two``", "\\`\\`two\\`\\`", "``two``"),
+        ("`<b>` <i>", "`<b>` &lt;i&gt;", "<code>&lt;b&gt;</code> &lt;i&gt;"),
+    ],
+)
+def test_backticks_of_prose_are_code(text: str, markdown: str, html: str) -> None:
+    assert escape.markdown_prose(text) == markdown
+    assert escape.html_prose(text) == html
+
+
 @given(TEXTS)
 def test_a_fence_cannot_be_left(text: str) -> None:
     tokens = parser().parse(f"{escape.fence(text)}\n\nafter")

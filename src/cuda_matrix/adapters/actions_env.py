@@ -14,11 +14,20 @@ if TYPE_CHECKING:
 
 def error_command(problem: Problem) -> str:
     """`::error file=…,line=…,col=…::message`, escaped as the runner's own toolkit does."""
+    return _command("error", problem)
+
+
+def warning_command(problem: Problem) -> str:
+    """`::warning file=…,line=…,col=…::message`: an annotation that fails nothing."""
+    return _command("warning", problem)
+
+
+def _command(name: str, problem: Problem) -> str:
     place = f"file={_property(problem.file)}"
     if problem.line:
         place += f",line={problem.line},col={problem.column}"
     text = f"{problem.path}: {problem.message}" if problem.path else problem.message
-    return f"::error {place}::{_data(text)}"
+    return f"::{name} {place}::{_data(text)}"
 
 
 def _data(text: str) -> str:

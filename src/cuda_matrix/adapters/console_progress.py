@@ -5,6 +5,7 @@ Must not know what the cells do. Texts may come from a registry: control charact
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING, TextIO
 
@@ -43,8 +44,7 @@ class ConsoleProgress:
         line = f"[{self._done + 1}/{self._total}] {cell}  {text}"
         if self._living:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[2K{line[:width]}")
-            self._stream.flush()
+            self._write(f"\r\x1b[2K{line[:width]}")
             return
         if (self._announce and cell != self._cell) or self._elapsed() - self._last_line >= _QUIET_S:
             self._cell = cell
@@ -63,5 +63,10 @@ class ConsoleProgress:
 
     def _line(self, text: str) -> None:
         self._last_line = self._elapsed()
-        self._stream.write(f"\r\x1b[2K{text}\n" if self._living else f"{text}\n")
-        self._stream.flush()
+        self._write(f"\r\x1b[2K{text}\n" if self._living else f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        # Nobody may be reading any more; the run goes on, its results are files.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException
 from docker.types import DeviceRequest, LogConfig
 
 from cuda_matrix.adapters import images
 from cuda_matrix.adapters.containers import Ownership, payload_archive, remove_abandoned
 from cuda_matrix.adapters.endpoint import connect, unreachable
-from cuda_matrix.errors import Interrupted
+from cuda_matrix.adapters.signals import deferred
 from cuda_matrix.execute import CONTAINER_PATH, LaunchFailed
 from cuda_matrix.model import EngineName
 from cuda_matrix.result import Exit
@@ -109,7 +109,8 @@ class DockerEngine:
         # The name is chosen here, so that an interruption in mid-creation still knows what to remove.
         name = self._ownership.container_name(job.cell.id)
         try:
-            memory = min(job.container.memory, int(HOST_MEMORY_SHARE * self._host_memory[job.runner.docker_host]))
+            host_memory = self._host_memory[job.runner.docker_host]  # 0 where the daemon does not tell
+            memory = min(job.container.memory, int(HOST_MEMORY_SHARE * host_memory) or job.container.memory)
             config = _container_config(client, job, identity, self._ownership.labels(job.cell.id, job.limit_s), memory)
             session = _start(client, config, name, job.files, identity)
             session.pull_s, session.start_s = pulled - begin, time.monotonic() - pulled
@@ -121,7 +122,7 @@ class DockerEngine:
     def _client(self, docker_host: str | None) -> docker.APIClient:
         if docker_host not in self._clients:
             self._clients[docker_host] = connect(self._environ, docker_host)
-            self._host_memory[docker_host] = int(self._clients[docker_host].info()["MemTotal"])
+            self._host_memory[docker_host] = int(self._clients[docker_host].info().get("MemTotal") or 0)
         return self._clients[docker_host]
 
 
@@ -129,7 +130,8 @@ def _start(
     client: docker.APIClient, config: Any, name: str, files: Mapping[str, bytes], identity: ImageIdentity
 ) -> DockerSession:
     with _stage("create", identity):
-        client.create_container_from_config(config, name=name)
+        with deferred():  # a creation that nobody waits for ends after its own removal
+            client.create_container_from_config(config, name=name)
         client.put_archive(name, "/", payload_archive(files, CONTAINER_PATH))
         output = client.attach(name, stdout=True, stderr=True, stream=True, demux=True)
     with _stage("start", identity):
@@ -191,18 +193,6 @@ def device_requests(options: ContainerOptions, *, wanted: bool) -> list[DeviceRe
 
 
 def _remove(client: docker.APIClient, name: str) -> None:
-    """Remove the container whatever happened; an interruption that arrives meanwhile waits for its turn."""
-    interrupted: Interrupted | None = None
-    for _attempt in range(2):
-        try:
-            client.remove_container(name, force=True, v=True)
-        except NotFound:
-            break
-        except Interrupted as error:
-            interrupted = error
-            continue
-        except (APIError, requests.RequestException):
-            break  # its labels say whose it was: the next run removes it
-        break
-    if interrupted is not None:
-        raise interrupted
+    """Remove the container whatever happened; where that fails, its labels tell the next run whose it was."""
+    with deferred(), contextlib.suppress(APIError, requests.RequestException):
+        client.remove_container(name, force=True, v=True)

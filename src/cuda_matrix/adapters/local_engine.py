@@ -43,6 +43,7 @@ _KEEP_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "CONDA_", "OMP_", "MKL_", 
 _FIND_TORCH = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
 _FIND_TIMEOUT_S = 20
 _CHUNK = 1 << 16
+_LAST_WORDS_S = 2.0  # to drain the pipes of a process that has ended
 
 
 def find_python(environ: Mapping[str, str]) -> str | None:
@@ -85,10 +86,14 @@ class LocalSession:
                 assert pipe is not None
                 selector.register(pipe.fileno(), selectors.EVENT_READ)
                 streams[pipe.fileno()] = "stdout" if channel == "stdout" else "stderr"
+            last_call: float | None = None
             while streams:
-                ready = selector.select(timeout=1.0)
-                if not ready and self._process.poll() is not None:
-                    return  # a grandchild may hold the pipe open for ever; the payload itself has ended
+                ready = selector.select(timeout=0.2)
+                if self._process.poll() is not None:
+                    # A grandchild may hold the pipe open, and talk, for ever; the payload itself has ended.
+                    last_call = last_call or time.monotonic() + _LAST_WORDS_S
+                    if not ready or time.monotonic() > last_call:
+                        return
                 for key, _events in ready:
                     data = os.read(key.fd, _CHUNK)
                     if data:

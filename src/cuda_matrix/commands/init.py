@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -15,5 +16,5 @@ def command(directory: Path) -> None:
 
     for path in write_starter(directory):
         click.echo(f"wrote {path.as_posix()}", err=True)
-    where = "" if directory == Path() else f" --config {(directory / 'matrix').as_posix()}"
+    where = "" if directory == Path() else f" --config {shlex.quote((directory / 'matrix').as_posix())}"
     click.echo(f"next: put your machines into matrix/runners.yml, then: cuda-matrix validate{where}", err=True)

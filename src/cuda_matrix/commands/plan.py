@@ -52,9 +52,11 @@ def command(**values: Any) -> None:
     `strategy.matrix`; each lane is then `cuda-matrix run --plan FILE --lane N`.
     """
     from cuda_matrix import config_files, matrix
+    from cuda_matrix.commands.notices import show_warnings
 
     options = Options(**values)
     loaded = config_files.load(options.config)
+    show_warnings(loaded)
     plan = matrix.make_plan(
         loaded.expansion, loaded.config, select=options.select, tier=options.tier, max_jobs=options.max_jobs
     )
@@ -121,11 +123,14 @@ def _table(plan: Plan) -> Iterator[str]:
         yield tabulate(skipped, headers=("Not run", "Why"), disable_numparse=True)
         yield from _more(len(plan.skipped))
     yield ""
-    yield (
-        f"{len(plan.cells)} cells in {len(plan.lanes)} lanes on {len({lane.runner for lane in plan.lanes})} runners; "
-        f"{len(plan.skipped)} skipped"
-    )
+    runners = _count(len({lane.runner for lane in plan.lanes}), "runner")
+    amounts = f"{_count(len(plan.cells), 'cell')} in {_count(len(plan.lanes), 'lane')} on {runners}"
+    yield f"{amounts}; {len(plan.skipped)} skipped"
     yield from _unresolved(plan)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _more(count: int) -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cuda_matrix.execute import Engine
     from cuda_matrix.plan import Plan, PlannedCell
 
@@ -59,19 +61,22 @@ def command(**values: Any) -> None:
     from cuda_matrix.commands import wiring
 
     options = Options(**values)
-    plan, matrix_cells = _plan(options)
+    plan, kept = _plan(options)
     cells = _cells(plan, options.lane)
     run_id = wiring.new_run_id(wiring.environment())
-    engine = _engine(options, plan, cells, run_id)
+    engine, connect = _engine(options, plan, cells, run_id)
     out = Path(options.out)
-    if options.select or options.tier:
-        plan = wiring.plan_for_folder(plan, out, matrix_cells)
-    wiring.run_and_record(engine, run_id, plan, cells, out)
+    attempts = wiring.open_folder(out, plan, cells, kept)
+    connect()
+    wiring.run_and_record(engine, run_id, plan, cells, out, attempts)
     click.echo(f"{len(cells)} result(s); for the table: cuda-matrix report {shlex.quote(str(out))}", err=True)
 
 
-def _plan(options: Options) -> tuple[Plan, frozenset[str]]:
-    """The plan, and the ids of every cell of its matrix, selected or not."""
+def _plan(options: Options) -> tuple[Plan, Callable[[str], bool]]:
+    """The plan, and which cells that the folder knows already stay planned beside it.
+
+    All, beside a plan file; those of the same matrix, beside a part of it; none, where the whole matrix is run.
+    """
     from cuda_matrix import config_files, matrix
     from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.result_files import read_plan
@@ -85,13 +90,14 @@ def _plan(options: Options) -> tuple[Plan, frozenset[str]]:
             tier=options.tier,
             max_jobs=options.max_jobs,
         )
+        if not options.select and options.tier is None:
+            return plan, lambda _: False
         ids = [cell.id for cell in loaded.expansion.cells] + [cell.id for cell in loaded.expansion.skipped]
-        return plan, frozenset(ids)
+        return plan, frozenset(ids).__contains__
     if options.select or options.tier or options.config:
         msg = "--plan already says which cells run: it goes with neither --config, --select nor --tier"
         raise ConfigurationError(msg, hint="give these to `cuda-matrix plan`, or use --lane")
-    plan = read_plan(Path(options.plan_file))
-    return plan, frozenset(cell.id for cell in plan.cells)
+    return read_plan(Path(options.plan_file)), lambda _: True
 
 
 def _cells(plan: Plan, lane: int | None) -> tuple[PlannedCell, ...]:
@@ -105,7 +111,10 @@ def _cells(plan: Plan, lane: int | None) -> tuple[PlannedCell, ...]:
     return cells
 
 
-def _engine(options: Options, plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> Engine:
+def _engine(
+    options: Options, plan: Plan, cells: tuple[PlannedCell, ...], run_id: str
+) -> tuple[Engine, Callable[[], None]]:
+    """The engine, and what reaches for its machine."""
     from cuda_matrix.commands import wiring
     from cuda_matrix.errors import ConfigurationError
 
@@ -123,16 +132,16 @@ def _engine(options: Options, plan: Plan, cells: tuple[PlannedCell, ...], run_id
         scenario = load_scenario(Path(options.scenario) if options.scenario else None)
         simulated = SimulatedEngine(scenario, load_reference())
         simulated.prepare([(cell.image, cell.runner) for cell in cells])
-        return simulated
+        return simulated, lambda: None
     if options.engine == "local":
         from cuda_matrix.adapters.local_engine import LocalEngine, find_python
 
         environ = wiring.environment()
-        return LocalEngine(options.python or find_python(environ), environ)
+        return LocalEngine(options.python or find_python(environ), environ), lambda: None
     return _docker_engine(plan, cells, run_id)
 
 
-def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> Engine:
+def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> tuple[Engine, Callable[[], None]]:
     import os
     import time
 
@@ -146,5 +155,4 @@ def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> E
         names = ", ".join(here)
         click.echo(f"note: cells of {names} all run on this one machine; --select '*@{here[0]}' takes one", err=True)
     hosts = {plan.runners[cell.runner].docker_host for cell in cells}
-    engine.prepare(hosts, lambda text: click.echo(text, err=True))
-    return engine
+    return engine, lambda: engine.prepare(hosts, lambda text: click.echo(text, err=True))

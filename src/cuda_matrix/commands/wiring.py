@@ -5,6 +5,7 @@ Must not know which engine runs (the verbs build it) nor what a result means.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cuda_matrix import protocol, result_files
 from cuda_matrix.adapters.console_progress import ConsoleProgress
+from cuda_matrix.adapters.signals import deferred
 from cuda_matrix.execute import Run, run_cells
 from cuda_matrix.model import EngineName
 from cuda_matrix.plan_union import only, refresh
@@ -22,7 +24,7 @@ from cuda_matrix.reference import load_reference
 from cuda_matrix.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cuda_matrix.execute import Engine
@@ -36,30 +38,38 @@ def new_run_id(environ: Mapping[str, str]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{prefix}-{random}" if prefix else random)
 
 
-def plan_for_folder(plan: Plan, out: Path, matrix_cells: Collection[str]) -> Plan:
-    """The plan to keep in `out` when a part of the matrix is run into it: what was planned there stays planned.
+def open_folder(out: Path, plan: Plan, cells: tuple[PlannedCell, ...], kept: Callable[[str], bool]) -> dict[str, int]:
+    """Make `out` ready for a run: cell id → number of its attempt.
 
-    Cells of another matrix do not: two matrices in one folder would make a table of a third one.
+    Cells that were planned there earlier stay planned where `kept` says so: absent is failed, and a run of a part must
+    not make the rest unasked for. Earlier results of the cells to run are set aside before anything else, so that a
+    run that is killed, or never reaches Docker, does not leave them looking like its own.
     """
-    file = out / result_files.PLAN_FILE
-    if not file.exists():
-        return plan
-    return refresh(only(result_files.read_plan(file), matrix_cells), plan)
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two lanes of one machine may share a folder
+        file = out / result_files.PLAN_FILE
+        if file.exists() and any(kept(cell.id) for cell in plan.cells):
+            earlier = result_files.read_plan(file)
+            known = [cell.id for cell in earlier.cells] + [cell.id for cell in earlier.skipped]
+            plan = refresh(only(earlier, {name for name in known if kept(name)}), plan)
+        attempts = result_files.set_aside(out, [cell.id for cell in cells])
+        result_files.write_plan(out, plan)
+    finally:
+        os.close(folder)
+    return attempts
 
 
-def run_and_record(engine: Engine, run_id: str, plan: Plan, cells: tuple[PlannedCell, ...], out: Path) -> None:
-    """Run cells of a plan; write plan.json first and each result as it comes.
-
-    Earlier results of the same cells are set aside before the first cell starts: a run that is killed must not
-    leave them looking like its own.
-    """
+def run_and_record(
+    engine: Engine, run_id: str, plan: Plan, cells: tuple[PlannedCell, ...], out: Path, attempts: Mapping[str, int]
+) -> None:
+    """Run cells of a plan; write each result as it comes."""
     # On stderr: stdout belongs to results.
     announce = engine.name is not EngineName.SIMULATED
     progress = ConsoleProgress(sys.stderr, len(cells), time.monotonic, announce=announce)
     what = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}, engine {engine.name.value}, results in {out}"
     progress.note(what)
-    attempts = result_files.set_aside(out, [cell.id for cell in cells])
-    result_files.write_plan(out, plan)
     run = Run(
         engine=engine,
         run_id=run_id,
@@ -70,6 +80,7 @@ def run_and_record(engine: Engine, run_id: str, plan: Plan, cells: tuple[Planned
         elapsed=time.monotonic,
         new_marker=lambda: secrets.token_hex(16),
         progress=progress,
+        shield=deferred,
     )
     run_cells(run, plan, cells, attempts, lambda result: result_files.write_result(out, result))
 

@@ -55,7 +55,7 @@ def judge_driver(query, kernel, nodes, gpu_needed):
         report = failed if gpu_needed else warned
         return report(summary, numbers=numbers, evidence=query.message or seen, log=query.message + "\n" + seen)
     if gpu_needed:
-        return failed("no GPU in this container", numbers=numbers, evidence=seen, cause="gpu-not-exposed")
+        return failed("no GPU here", numbers=numbers, evidence=seen, cause="gpu-not-exposed")
     return skipped("no NVIDIA driver here, and none is required", numbers=numbers, evidence=seen)
 
 

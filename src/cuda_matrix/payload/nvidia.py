@@ -102,7 +102,7 @@ def parse(text: str, fields):
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         row = dict(zip(fields, cells))
-        if len(cells) != len(fields) or not row["index"].isdigit():
+        if len(cells) != len(fields) or not re.match(r"[0-9]{1,4}$", row["index"]):
             continue
         memory = row["memory.total"]
         gpus.append(
@@ -110,7 +110,7 @@ def parse(text: str, fields):
                 "index": int(row["index"]),
                 "name": row["name"],
                 "uuid_hash": _hashed(row["uuid"]),
-                "memory_mib": int(float(memory)) if re.match(r"\d+(\.\d+)?$", memory) else None,
+                "memory_mib": int(float(memory)) if re.match(r"\d{1,9}(\.\d{1,9})?$", memory) else None,
                 "compute_capability": _version_or_none(row.get("compute_cap", "")),
             }
         )

@@ -9,14 +9,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cuda_matrix.errors import Problem
-from cuda_matrix.gate import GOOD, GateVerdict, Judgement, blocking, utc
+from cuda_matrix.gate import GOOD, GateVerdict, Judgement, selected, simulated_note, utc
 from cuda_matrix.model import Verdict
 from cuda_matrix.plan import Plan, PlannedRunner
-from cuda_matrix.report import numbers, sections
+from cuda_matrix.report import decision, numbers, sections
 from cuda_matrix.report.escape import short
-from cuda_matrix.report.performance import charts, fastest, figure, marks, performance_rows
+from cuda_matrix.report.performance import (
+    charts,
+    contested,
+    engine_mark,
+    fastest,
+    figure,
+    marks,
+    performance_rows,
+)
+from cuda_matrix.report.unchecked import unchecked
 from cuda_matrix.report.view import CellView, Column, LegendEntry, Links, Row, Section, Unreadable, View
-from cuda_matrix.report.words import CPU, CPU_MEANING, EMPTY_MEANING, SIMULATED, SIMULATED_MEANING, WORDS
+from cuda_matrix.report.words import (
+    CPU,
+    CPU_MEANING,
+    EMPTY_MEANING,
+    INSTEAD,
+    INSTEAD_MEANING,
+    LOCAL,
+    LOCAL_MEANING,
+    SIMULATED,
+    SIMULATED_MEANING,
+    WORDS,
+)
 from cuda_matrix.result import CellResult
 
 NO_LINKS = Links()
@@ -27,17 +47,19 @@ _VENDOR = ("NVIDIA GeForce ", "NVIDIA ")
 def build_view(plan: Plan, gate: GateVerdict, problems: Sequence[Problem] = (), links: Links = NO_LINKS) -> View:
     """Everything that a report says. `gate` is the decision over the same plan and its results."""
     cells = _with_reasons(list(gate.cells.values()), problems)
-    columns = tuple(_column(runner, [c for c in cells if c.runner == runner.id]) for runner in plan.runners.values())
     rows = _rows(plan, cells)
+    columns = tuple(
+        _column(runner, [c for c in cells if c.runner == runner.id], rows) for runner in plan.runners.values()
+    )
     failures = tuple(_failures(cells))
     return View(
-        headline=_headline(gate),
+        headline=decision.headline(plan, gate),
         released=gate.released,
-        release=_release(gate, cells),
-        gate_reasons=tuple(short(reason.text, 1_000) for reason in gate.reasons),
+        release=decision.sentences(plan, gate, cells),
+        gate_reasons=decision.reason_lines(gate, rows),
         gate_notes=tuple(short(note.text, 1_000) for note in gate.notes),
-        all_green=_all_green(cells, columns),
-        simulated=_simulated(cells),
+        all_green="" if selected(plan) else _all_green(cells, columns),
+        simulated=simulated_note(cells),
         scope=_scope(plan, cells),
         links=links,
         columns=columns,
@@ -47,11 +69,13 @@ def build_view(plan: Plan, gate: GateVerdict, problems: Sequence[Problem] = (), 
         not_run=tuple(sections.not_run(c) for c in cells if c.verdict is Verdict.NOT_RUN),
         remarks=tuple(remark for cell in cells if cell.verdict in GOOD for remark in sections.remarks(cell)),
         skipped=tuple(sections.skipped(cell) for cell in cells if cell.verdict is Verdict.SKIPPED),
+        unchecked=unchecked(cells),
         unreadable=tuple(Unreadable(problem.file, problem.message) for problem in problems),
         legend=_legend(rows),
         charts=charts(columns, rows),
         provenance=tuple(made for cell in cells if (made := sections.provenance(cell))),
         counts=gate.counts,
+        contested=any(contested(c for c in cells if c.runner == runner) for runner in plan.runners),
     )
 
 
@@ -66,33 +90,6 @@ def _with_reasons(cells: list[Judgement], problems: Sequence[Problem]) -> list[J
     ]
 
 
-def _headline(gate: GateVerdict) -> str:
-    planned = sum(gate.counts.values()) - gate.counts[Verdict.SKIPPED]
-    good = sum(gate.counts[verdict] for verdict in GOOD)
-    return f"GPU compatibility: {good:,} of {numbers.plural(planned, 'cell')} good"
-
-
-def _release(gate: GateVerdict, cells: list[Judgement]) -> tuple[str, ...]:
-    """Sentences after `Release: yes` or `no`."""
-    sentences = []
-    for verdict in dict.fromkeys(reason.verdict for reason in gate.reasons if reason.verdict):
-        reasons = [reason for reason in gate.reasons if reason.verdict is verdict]
-        causes = ", ".join(f"{short(reason.cause, 60)} ×{len(reason.cells)}" for reason in reasons if reason.cause)
-        head = blocking(verdict, sum(len(reason.cells) for reason in reasons))
-        sentences.append(f"{head}: {causes}." if causes else f"{head}.")
-    sentences += [f"{reason.text[0].upper()}{reason.text[1:]}." for reason in gate.reasons if reason.verdict is None]
-    if gate.released:
-        required = sum(cell.required and cell.verdict is not Verdict.SKIPPED for cell in cells)
-        sentences.append("Every required cell is good or accepted." if required else "No required cell had to run.")
-    accepted = gate.counts[Verdict.EXPECTED_FAIL]
-    if accepted:
-        sentences.append(f"{numbers.plural(accepted, 'cell fails', 'cells fail')} as expected.")
-    skipped = gate.counts[Verdict.SKIPPED]
-    if skipped:
-        sentences.append(f"{numbers.plural(skipped, 'cell is', 'cells are')} skipped.")
-    return tuple(sentences)
-
-
 def _all_green(cells: list[Judgement], columns: tuple[Column, ...]) -> str:
     if not cells or any(cell.verdict is not Verdict.PASS for cell in cells):
         return ""
@@ -100,26 +97,26 @@ def _all_green(cells: list[Judgement], columns: tuple[Column, ...]) -> str:
     return f"All green: {numbers.plural(images, 'image')} on {numbers.plural(len(columns), 'runner')}."
 
 
-def _simulated(cells: list[Judgement]) -> str:
-    results = [cell.result for cell in cells if cell.result]
-    count = sum(result.simulated for result in results)
-    if not count:
-        return ""
-    share = "all" if count == len(results) else f"{count:,} of {len(results):,}"
-    return f"Simulated: {share} results. No figure marked simulated was measured."
-
-
 def _scope(plan: Plan, cells: list[Judgement]) -> str:
     runners = [plan.runners[name] for name in dict.fromkeys(cell.runner for cell in cells)]
     cards = len({runner.gpu for runner in runners if runner.gpu})
-    parts = [numbers.plural(cards, "card")] if cards else []
+    part = selected(plan)
+    parts = [decision.share(part)] if part else []
+    parts += [numbers.plural(cards, "card")] if cards else []
     if any(runner.gpu is None for runner in runners):
         parts.append("CPU")
     parts.append(numbers.plural(len({cell.image for cell in cells}), "image"))
-    results = [cell.result for cell in cells if cell.result]
-    if results:
-        parts.append(f"{'simulated' if all(r.simulated for r in results) else 'measured'} {_when(results)}")
+    parts += _origin([cell.result for cell in cells if cell.result])
     return " · ".join(parts)
+
+
+def _origin(results: list[CellResult]) -> list[str]:
+    """When the figures were made; "measured" only where one was."""
+    real = [result for result in results if not result.simulated]
+    if not real:
+        return [f"{SIMULATED} {_when(results)}"] if results else []
+    measured = [result for result in real if figure(result) or any(b.samples for b in result.benchmarks)]
+    return [f"measured {_when(measured)}" if measured else f"run {_when(real)}"]
 
 
 def _when(results: list[CellResult]) -> str:
@@ -129,7 +126,7 @@ def _when(results: list[CellResult]) -> str:
     return newest if first.date() == last.date() else f"{first:%Y-%m-%d} to {newest}"
 
 
-def _column(runner: PlannedRunner, cells: list[Judgement]) -> Column:
+def _column(runner: PlannedRunner, cells: list[Judgement], rows: tuple[Row, ...]) -> Column:
     results = [cell.result for cell in cells if cell.result]
     measured = [result for result in results if not result.simulated and (result.facts.gpus or result.facts.driver)]
     seen = measured or [result for result in results if result.facts.gpus or result.facts.driver]
@@ -143,8 +140,13 @@ def _column(runner: PlannedRunner, cells: list[Judgement]) -> Column:
     elif runner.driver:
         details.append(f"driver {runner.driver} (configured)")
     source = "measured" if measured else SIMULATED if seen else "configured"
-    if seen and source == SIMULATED:
+    unsaid = {
+        mark for row in rows for cell in row.cells if cell and cell.runner == runner.id for mark in row.own_marks(cell)
+    }
+    if source == SIMULATED and SIMULATED in unsaid:
         details.append(SIMULATED)
+    elif LOCAL in unsaid and all(engine_mark(result) == LOCAL for result in results):
+        details.append(LOCAL)
     title = ", ".join(cards) or runner.gpu or "CPU only"
     return Column(runner.id, short(title, 60), tuple(short(detail, 80) for detail in details), source)
 
@@ -164,20 +166,20 @@ def _memory(result: CellResult) -> str:
 
 def _rows(plan: Plan, cells: list[Judgement]) -> tuple[Row, ...]:
     at = {(cell.image, cell.runner): cell for cell in cells}
-    best = {cell for runner in plan.runners for cell in fastest(c for c in cells if c.runner == runner)}
+    best = {fastest(c for c in cells if c.runner == runner) for runner in plan.runners}
     rows = []
     for image in plan.images:
         found = [at.get((image, runner)) for runner in plan.runners]
         if any(found):
             fields = tuple(_field(cell, cells, best) if cell else None for cell in found)
-            simulated = {cell.result.simulated for cell in found if cell and cell.result} == {True}
-            rows.append(Row(image, plan.images[image].ref, fields, simulated))
+            origins = {engine_mark(cell.result) for cell in found if cell and cell.result}
+            rows.append(Row(image, plan.images[image].ref, fields, origins.pop() if len(origins) == 1 else ""))
     return tuple(rows)
 
 
 def _field(judged: Judgement, cells: list[Judgement], best: set[str]) -> CellView:
     found = figure(judged.result) if judged.verdict in GOOD else None
-    others = sections.works_here(judged, cells) if judged.verdict is Verdict.FAIL else []
+    others = [] if judged.verdict is Verdict.EXPECTED_FAIL else sections.works_here(judged, cells)
     exact = sections.word(judged)
     has_section = judged.verdict in sections.WITH_SECTION or judged.verdict is Verdict.NOT_RUN
     return CellView(
@@ -213,6 +215,10 @@ def _legend(rows: tuple[Row, ...]) -> tuple[LegendEntry, ...]:
     entries = [LegendEntry(WORDS[verdict].symbol, WORDS[verdict].meaning) for verdict in Verdict if verdict in used]
     if SIMULATED in in_use:
         entries.append(LegendEntry(f"{SIMULATED}:", SIMULATED_MEANING))
+    if LOCAL in in_use:
+        entries.append(LegendEntry(f"{LOCAL}:", LOCAL_MEANING))
+    if any(cell and cell.alternative for cell in fields):
+        entries.append(LegendEntry(INSTEAD, INSTEAD_MEANING))
     if CPU in in_use:
         entries.append(LegendEntry(f"{CPU}:", CPU_MEANING))
     if None in fields:

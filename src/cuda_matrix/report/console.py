@@ -10,7 +10,8 @@ from tabulate import tabulate
 from cuda_matrix.model import Verdict
 from cuda_matrix.report.escape import console_text, short
 from cuda_matrix.report.numbers import NONE
-from cuda_matrix.report.view import CellView, Performance, Section, View
+from cuda_matrix.report.view import CellView, Performance, ReasonLine, Row, Section, Unchecked, View
+from cuda_matrix.report.words import CONTESTED, DRIFT_MEANING, FASTEST_MEANING, INSTEAD_MEANING, WORDS
 
 _WORD = 60
 _RED, _GREEN, _YELLOW, _MAGENTA, _BOLD, _RESET = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1m", "\x1b[0m"
@@ -25,6 +26,12 @@ _COLOURS = {
     Verdict.EXPECTED_FAIL: _MAGENTA,
     Verdict.UNEXPECTED_PASS: _YELLOW,
 }
+_LEADS = {
+    Verdict.FAIL: "FAIL",
+    Verdict.HOST_FAILED: "MACHINE",
+    Verdict.INCONCLUSIVE: "INCONCLUSIVE",
+    Verdict.WARN: "remark",
+}
 _PERFORMANCE = ("GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image")
 
 
@@ -34,25 +41,30 @@ def render_console(view: View, *, colour: bool) -> str:
     decision = f"Release: {'yes' if view.released else 'no'}."
     parts = [
         paint(console_text(view.headline), _BOLD),
-        " ".join([paint(decision, _GREEN if view.released else _RED), *(console_text(text) for text in view.release)]),
-        console_text(view.simulated),
+        _decision(view, paint(decision, _GREEN if view.released else _RED)),
+        console_text(f"{view.simulated}." if view.simulated else ""),
         console_text(view.all_green),
         console_text(view.scope),
         _compatibility(view, colour=colour),
-        f"Numbers: ResNet-50 training, images/s, median.{' *: the fastest image on that card.' * view.has_bold}",
+        _legend(view),
         _performance(view.performance),
+        DRIFT_MEANING if view.has_drift else "",
         *(_section(section, colour=colour) for section in view.failures),
         _list("Did not run", [f"{console_text(r.cell)}: {console_text(r.text)}" for r in view.not_run]),
         _list("Could not be read", [console_text(f"{bad.file}: {bad.message}") for bad in view.unreadable]),
         _list("Remarks", [f"{console_text(r.cell)}: {console_text(r.text)}" for r in view.remarks]),
-        _list("Notes", [console_text(note) for note in view.gate_notes]),
+        _list("Notes", [console_text(note) for note in view.other_notes]),
+        _list("Not checked", [_unchecked(row) for row in view.unchecked]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _compatibility(view: View, *, colour: bool) -> str:
     header = ["Image", *("\n".join(_heading(c.title, c.details, c.runner)) for c in view.columns)]
-    body = [[console_text(row.image), *(_field(cell, colour=colour) for cell in row.cells)] for row in view.rows]
+    body = [
+        [f"{console_text(row.image)} {row.mark}".rstrip(), *(_field(row, cell, colour=colour) for cell in row.cells)]
+        for row in view.rows
+    ]
     return tabulate(body, header, tablefmt="simple", disable_numparse=True) if body else ""
 
 
@@ -60,17 +72,44 @@ def _heading(title: str, details: tuple[str, ...], runner: str) -> list[str]:
     return [short(console_text(line), 40) for line in (title, " · ".join(details), runner) if line]
 
 
-def _field(cell: CellView | None, *, colour: bool) -> str:
+def _decision(view: View, yes_or_no: str) -> str:
+    rest = console_text(" ".join(view.release))
+    if not view.gate_reasons:
+        return f"{yes_or_no} {rest}".rstrip()
+    lines = [yes_or_no, *(_reason(reason) for reason in view.gate_reasons), f"  {rest}" if rest else ""]
+    return "\n".join(line for line in lines if line)
+
+
+def _reason(reason: ReasonLine) -> str:
+    line = f"  {reason.text}"
+    for index, way in enumerate(reason.ways):
+        line += f"{', ' if index else ' -> '}{way.image}{f' on {way.runner}' if way.runner else ''}"
+    return "  " + console_text(line)
+
+
+def _legend(view: View) -> str:
+    text = "Numbers: ResNet-50 training, images/s, median."
+    if view.has_bold:
+        text += f" *: {FASTEST_MEANING}"
+    elif view.contested:
+        text += f" {CONTESTED}"
+    alternatives = any(cell and cell.alternative for row in view.rows for cell in row.cells)
+    return f"{text} ->: {INSTEAD_MEANING}." if alternatives else text
+
+
+def _unchecked(row: Unchecked) -> str:
+    cells = "every good cell" if row.everywhere else ", ".join(row.cells)
+    return console_text(f"{', '.join(row.checks)} ({row.status}): {row.reason} [{cells}]")
+
+
+def _field(row: Row, cell: CellView | None, *, colour: bool) -> str:
     if cell is None:
         return NONE
     word = short(console_text(cell.word), _WORD)
-    if cell.verdict is Verdict.FAIL:
-        word = f"FAIL {word}"
-    elif cell.verdict is Verdict.HOST_FAILED:
-        word = f"MACHINE {word}"
-    elif cell.verdict is Verdict.WARN:
-        word = f"remark {word}" if word != "remark" else word
-    parts = [word, cell.number + ("*" if cell.bold else ""), *cell.marks]
+    lead = _LEADS.get(cell.verdict, "")
+    if lead:
+        word = lead if word == WORDS[cell.verdict].word else f"{lead} {word}"
+    parts = [word, cell.number + ("*" if cell.bold else ""), *row.own_marks(cell)]
     parts += [f"-> {console_text(cell.alternative)}"] if cell.alternative else []
     text = " ".join(part for part in parts if part)
     return _paint(text, _COLOURS[cell.verdict]) if colour else text
@@ -99,7 +138,8 @@ def _performance(rows: tuple[Performance, ...]) -> str:
 
 
 def _section(section: Section, *, colour: bool) -> str:
-    head = f"{console_text(section.cell)}: {section.verdict.value}, {console_text(section.word)}"
+    words = dict.fromkeys((section.verdict.value, console_text(section.word)))
+    head = f"{console_text(section.cell)}: {', '.join(words)}"
     lines = [_paint(head, _COLOURS[section.verdict] or _BOLD) if colour else head]
     if section.evidence:
         lines.append(f"  > {short(console_text(section.evidence), 400)}")

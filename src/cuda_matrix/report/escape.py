@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from markupsafe import Markup
+
 # CSI, OSC and two-character escape sequences (ECMA-48).
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _LINE_END = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -24,6 +26,7 @@ _LINKED = re.compile(
     r"(?<![A-Za-z0-9_])@|@(?=[\w-]*\.)|#(?=\d)|(?<=GH)-(?=\d)|:(?=//)|(?:mailto|xmpp):|www(?=\.)", re.IGNORECASE
 )
 _LINE_START = re.compile(r"^(?:([-+=#:])|(\d+)([.)])(?= |$))")
+_TICKED = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _RUN = re.compile(r"`+")
 # Commands that a GitHub runner obeys in a log line (actions/runner, ActionCommand.cs), `::x::` and the old `##[x]`.
 _RUNNER_COMMAND = re.compile(
@@ -68,6 +71,24 @@ def markdown(text: str) -> Markdown:
 
 def _defused(match: re.Match[str]) -> str:
     return f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}"
+
+
+def markdown_prose(text: str) -> Markdown:
+    """Like `markdown`, but what stands between two single backticks is a code span. Not for tables."""
+    parts = _TICKED.split(one_line(text))
+    return Markdown("".join(code(part) if index % 2 else _inner(part) for index, part in enumerate(parts)))
+
+
+def html_prose(text: str) -> Markup:
+    """Escaped for HTML; what stands between two single backticks is code."""
+    parts = _TICKED.split(printable(text))
+    made = [Markup("<code>{}</code>").format(part) if i % 2 else Markup.escape(part) for i, part in enumerate(parts)]
+    return Markup("").join(made)
+
+
+def _inner(text: str) -> str:
+    """Markdown of a part of a line, whose outer spaces count."""
+    return f"{' ' * text.startswith(' ')}{markdown(text)}{' ' * (text.endswith(' ') and len(text) > 1)}"
 
 
 def code(text: str) -> Markdown:

@@ -10,6 +10,7 @@ import hashlib
 
 from markupsafe import Markup
 
+from cuda_matrix.report import words
 from cuda_matrix.report.templating import html_environment
 from cuda_matrix.report.view import View
 from cuda_matrix.report.words import CPU, WORDS
@@ -26,7 +27,8 @@ def render_html(view: View) -> str:
         script=Markup(script),  # noqa: S704 (our own file, no value is put into it)
         style_hash=_hash(style),
         script_hash=_hash(script),
-        words=WORDS,
+        verdict_words=WORDS,
+        words=words,
         has_cpu=any(CPU in bar.kind for chart in view.charts for bar in chart.bars),
         verdicts=[(verdict, count) for verdict, count in view.counts.items() if count],
     )

@@ -80,6 +80,15 @@ class ProvenanceForm(Frozen):
     run_id: str
 
 
+class UncheckedForm(Frozen):
+    """Checks that were skipped, or came to no answer, in cells that are good."""
+
+    checks: tuple[str, ...]
+    status: str
+    reason: str
+    cells: tuple[str, ...]
+
+
 class ReportForm(Frozen):
     """The whole report."""
 
@@ -92,6 +101,7 @@ class ReportForm(Frozen):
     cells: tuple[CellForm, ...]
     performance: tuple[PerformanceForm, ...]
     provenance: tuple[ProvenanceForm, ...]
+    unchecked: tuple[UncheckedForm, ...] = ()
     unreadable: tuple[str, ...]
 
 
@@ -99,7 +109,7 @@ def report_form(view: View) -> ReportForm:
     """The document. Texts are as they came: whoever shows them escapes them."""
     return ReportForm(
         headline=view.headline,
-        gate=GateForm(released=view.released, reasons=view.gate_reasons, notes=view.gate_notes),
+        gate=GateForm(released=view.released, reasons=tuple(r.text for r in view.gate_reasons), notes=view.gate_notes),
         simulated=view.simulated,
         counts=dict(view.counts),
         runners=tuple(
@@ -122,6 +132,10 @@ def report_form(view: View) -> ReportForm:
             for row in view.performance
         ),
         provenance=tuple(_provenance(row) for row in view.provenance),
+        unchecked=tuple(
+            UncheckedForm(checks=row.checks, status=row.status, reason=row.reason, cells=row.cells)
+            for row in view.unchecked
+        ),
         unreadable=tuple(f"{bad.file}: {bad.message}" for bad in view.unreadable),
     )
 

@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cuda_matrix.model import Verdict
+from cuda_matrix.report import words
 from cuda_matrix.report.escape import Markdown, link, markdown, short, table_code
 from cuda_matrix.report.numbers import NONE
 from cuda_matrix.report.templating import markdown_environment
-from cuda_matrix.report.view import CellView, Column, Performance, Provenance, Row, Section, View
+from cuda_matrix.report.view import CellView, Column, Performance, Provenance, Row, Section, Unchecked, View
+from cuda_matrix.report.words import INSTEAD
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TEXT = 160  # characters of one field: a table stays a table, the section holds the whole
@@ -41,6 +43,8 @@ def _render(template: str, view: View, sections: str | None) -> str:
         provenance=_provenance(view.provenance),
         legend=_legend(view),
         checks=_checks,
+        unchecked=_unchecked(view.unchecked),
+        words=words,
     )
     return _BLANK_LINES.sub("\n\n", text).rstrip("\n") + "\n"
 
@@ -53,7 +57,7 @@ def _table(header: Sequence[str], align: Sequence[str], rows: Iterable[Sequence[
 
 def _compatibility(view: View, rows: Iterable[Row], sections: str | None) -> Markdown:
     header = ["Image", *(_heading(column) for column in view.columns)]
-    body = [[_image(row.image, row.simulated), *(_field(cell, sections) for cell in row.cells)] for row in rows]
+    body = [[_image(row), *(_field(row, cell, sections) for cell in row.cells)] for row in rows]
     return _table(header, ["---", *(":-:" for _ in view.columns)], body)
 
 
@@ -62,11 +66,11 @@ def _heading(column: Column) -> Markdown:
     return Markdown("<br>".join(line for line in lines if line))
 
 
-def _image(image: str, simulated: bool) -> Markdown:
-    return Markdown(f"{table_code(image)} simulated" if simulated else table_code(image))
+def _image(row: Row) -> Markdown:
+    return Markdown(f"{table_code(row.image)} {row.mark}".rstrip())
 
 
-def _field(cell: CellView | None, sections: str | None) -> Markdown:
+def _field(row: Row, cell: CellView | None, sections: str | None) -> Markdown:
     """`sections` is the address of what the table links to: empty for the same page, None for nowhere."""
     if cell is None:
         return Markdown(NONE)
@@ -76,9 +80,9 @@ def _field(cell: CellView | None, sections: str | None) -> Markdown:
         word = _text(cell.word, _TEXT if cell.verdict is Verdict.SKIPPED else _WORD)
         parts.append(link(word, f"{sections}#{cell.anchor}") if cell.anchor and sections is not None else word)
     parts += [number] if number else []
-    parts += cell.marks
+    parts += row.own_marks(cell)
     if cell.alternative:
-        parts.append(f"→ {table_code(cell.alternative)}")
+        parts.append(f"{INSTEAD} {table_code(cell.alternative)}")
     return Markdown(" ".join(parts))
 
 
@@ -120,6 +124,20 @@ def _checks(section: Section) -> Markdown:
         for check in section.checks
     ]
     return _table(header, ["---", "---", "---", "---", "---", "--:"], body)
+
+
+def _unchecked(rows: Iterable[Unchecked]) -> Markdown:
+    header = ["Check", "status", "why", "cells"]
+    body = [
+        [
+            Markdown(", ".join(table_code(short(check, _WORD)) for check in row.checks)),
+            _text(row.status),
+            _text(row.reason),
+            Markdown("every good cell" if row.everywhere else ", ".join(table_code(cell) for cell in row.cells)),
+        ]
+        for row in rows
+    ]
+    return _table(header, ["---"] * len(header), body)
 
 
 def _legend(view: View) -> Markdown:

@@ -13,19 +13,26 @@ from cuda_matrix.model import CheckStatus, EngineName, Verdict
 from cuda_matrix.plan import Plan
 from cuda_matrix.report import numbers
 from cuda_matrix.report.view import Bar, CellView, Chart, Column, Performance, Row
-from cuda_matrix.report.words import CPU, SIMULATED, WORDS
+from cuda_matrix.report.words import CPU, DRIFTS, LOCAL, SIMULATED, WORDS
 from cuda_matrix.result import BenchmarkResult, CellResult
 
 MAIN_BENCHMARK = "resnet50.train"
+_FEWEST_RIVALS = 2
 _COUNTS = frozenset({CheckStatus.PASS, CheckStatus.WARN})
 
 
 class Figure(NamedTuple):
-    """The main number of a cell. `engine` and `cpu` say with which others it can be compared."""
+    """The main number of a cell. `engine` and `cpu` say with which others it can be compared.
+
+    `low` and `high` are p5 and p95 in images/s; `drifting` is true where the benchmark says that it is not stable.
+    """
 
     images_per_s: float
     engine: EngineName
     cpu: bool
+    low: float
+    high: float
+    drifting: bool
 
 
 def main_benchmark(result: CellResult | None) -> BenchmarkResult | None:
@@ -41,7 +48,10 @@ def figure(result: CellResult | None) -> Figure | None:
     if result is None or benchmark is None or benchmark.samples is None or benchmark.status not in _COUNTS:
         return None
     median = numbers.as_float(benchmark.samples.median)
-    return None if median is None else Figure(median, result.engine, ran_on_cpu(benchmark))
+    if median is None:
+        return None
+    low, high = benchmark.samples.p5, benchmark.samples.p95
+    return Figure(median, result.engine, ran_on_cpu(benchmark), low, high, benchmark.numbers.get("stable") is False)
 
 
 def ran_on_cpu(benchmark: BenchmarkResult) -> bool:
@@ -54,19 +64,39 @@ def marks(result: CellResult | None) -> tuple[str, ...]:
     if result is None:
         return ()
     found = figure(result)
-    return ((CPU,) if found and found.cpu else ()) + ((SIMULATED,) if result.simulated else ())
+    origin = engine_mark(result)
+    return ((CPU,) if found and found.cpu else ()) + ((origin,) if origin else ())
 
 
-def fastest(cells: Iterable[Judgement]) -> set[str]:
-    """Ids of the fastest good cells of one runner, among figures of one kind; measured on a card comes first."""
+def engine_mark(result: CellResult) -> str:
+    """What must be said of where this result comes from; empty for a container."""
+    return {EngineName.SIMULATED: SIMULATED, EngineName.LOCAL: LOCAL}.get(result.engine, "")
+
+
+def fastest(cells: Iterable[Judgement]) -> str:
+    """Id of the good cell of one runner that is clearly the fastest; empty where none is."""
+    rivals = _rivals(cells)
+    if len(rivals) < _FEWEST_RIVALS:
+        return ""
+    first, *others = sorted(rivals, key=lambda cell: -rivals[cell].images_per_s)
+    return first if all(rivals[other].high < rivals[first].low for other in others) else ""
+
+
+def contested(cells: Iterable[Judgement]) -> bool:
+    """True where images of one runner can be compared and none is clearly the fastest."""
+    cells = list(cells)
+    return len(_rivals(cells)) >= _FEWEST_RIVALS and not fastest(cells)
+
+
+def _rivals(cells: Iterable[Judgement]) -> dict[str, Figure]:
+    """Figures of a card that can be compared: all of one engine, measured before simulated. A CPU's are too noisy."""
     figures = {cell.cell: found for cell in cells if cell.verdict in GOOD and (found := figure(cell.result))}
-    kinds = {(found.engine is EngineName.SIMULATED, found.cpu, found.engine.value) for found in figures.values()}
-    if not kinds:
-        return set()
-    _, cpu, engine = min(kinds)
-    same = {cell: f.images_per_s for cell, f in figures.items() if f.cpu == cpu and f.engine.value == engine}
-    best = max(same.values())
-    return {cell for cell, value in same.items() if value == best}
+    on_card = {cell: found for cell, found in figures.items() if not found.cpu}
+    engines = {(found.engine is EngineName.SIMULATED, found.engine.value) for found in on_card.values()}
+    if not engines:
+        return {}
+    _, engine = min(engines)
+    return {cell: found for cell, found in on_card.items() if found.engine.value == engine}
 
 
 def performance_rows(
@@ -121,7 +151,7 @@ def _stable(judged: Judgement, benchmark: BenchmarkResult | None, word: str) -> 
     if stable:
         return "yes"
     drift = numbers.as_float(benchmark.numbers.get("drift"))
-    return "no" if drift is None else f"no: drift {numbers.quantity(100 * drift, '%')}"
+    return "no" if drift is None else f"{DRIFTS} {numbers.quantity(100 * drift, '%')}"
 
 
 def _how(result: CellResult | None, benchmark: BenchmarkResult | None) -> str:

@@ -17,9 +17,15 @@ from cuda_matrix.report.words import CPU, SIMULATED, WORDS
 from cuda_matrix.result import BenchmarkResult, CellResult, CheckResult
 
 LOG_LINES = 40
+_EMPTY = (None, "")
 LOG_CHARACTERS = 4_000
 WITH_SECTION = frozenset({Verdict.FAIL, Verdict.HOST_FAILED, Verdict.INCONCLUSIVE, Verdict.EXPECTED_FAIL})
 
+_IMAGE_FAILED = frozenset({Verdict.FAIL, Verdict.EXPECTED_FAIL})
+_ANSWERED_BY_IMAGE = frozenset({"image", "unknown"})
+_MISDESCRIBED = "expectation-mismatch"
+# What data/causes.yml advises in general and the name of another image says better.
+SAID_BY_ALTERNATIVE = "Use an image with an older CUDA on this machine."
 _BAD = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT, CheckStatus.INVALID})
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]")
 _CELL_CHARACTERS = str.maketrans({"@": "--", "+": "__"})
@@ -45,7 +51,15 @@ def word(judged: Judgement) -> str:
 
 
 def works_here(judged: Judgement, cells: Iterable[Judgement]) -> list[Judgement]:
-    """Other images of this matrix that are good on the same runner, the fastest of a kind first."""
+    """Other images of this matrix that are good on the same runner, stable and fast ones of a kind first.
+
+    Empty where another image is no answer: what failed is not the image, or it only differs from its description.
+    """
+    diagnosis = judged.result.diagnosis if judged.result else None
+    if judged.verdict not in _IMAGE_FAILED or (diagnosis and diagnosis.side not in _ANSWERED_BY_IMAGE):
+        return []
+    if judged.cause == _MISDESCRIBED:
+        return []
     good = [c for c in cells if c.runner == judged.runner and c.cell != judged.cell and c.verdict in GOOD]
     # A simulated pass says nothing to someone whose image has really failed.
     return sorted((c for c in good if _simulated(judged) or not _simulated(c)), key=_by_speed)
@@ -146,11 +160,11 @@ def _simulated(judged: Judgement) -> bool:
     return bool(judged.result and judged.result.simulated)
 
 
-def _by_speed(judged: Judgement) -> tuple[bool, bool, float]:
+def _by_speed(judged: Judgement) -> tuple[bool, bool, bool, float]:
     found = figure(judged.result)
     if found is None:
-        return True, True, 0.0
-    return found.engine is EngineName.SIMULATED, found.cpu, -found.images_per_s
+        return True, True, True, 0.0
+    return found.engine is EngineName.SIMULATED, found.drifting, found.cpu, -found.images_per_s
 
 
 def _all(result: CellResult) -> tuple[CheckResult, ...]:
@@ -177,12 +191,13 @@ def _note(judged: Judgement) -> str:
 
 
 def _steps(judged: Judgement, others: Sequence[Judgement]) -> tuple[str, ...]:
-    steps = []
-    if others and judged.verdict is not Verdict.HOST_FAILED:
-        names = ", ".join(f"{other.image} ({_passes(other)})" for other in others[:3])
-        steps.append(f"On this card use {names}.")
-    if judged.result and judged.result.diagnosis:
-        steps += judged.result.diagnosis.fix
+    result = judged.result
+    steps = list(result.diagnosis.fix) if result and result.diagnosis else []
+    if others:
+        names = ", ".join(f"`{other.image}` ({_passes(other)})" for other in others[:3])
+        on_card = result is not None and (result.gpu or result.facts.gpus)
+        steps = [step for step in steps if step != SAID_BY_ALTERNATIVE]
+        steps.insert(0, f"{'On this card' if on_card else 'Here'}, use {names}.")
     return tuple(steps)
 
 
@@ -195,7 +210,7 @@ def _passes(judged: Judgement) -> str:
 
 
 def _check(check: CheckResult) -> CheckLine:
-    figures = [f"{name} {numbers.scalar(value)}" for name, value in check.numbers.items()]
+    figures = [f"{name} {numbers.scalar(value)}" for name, value in check.numbers.items() if value not in _EMPTY]
     figures += [f"limit {name} {numbers.scalar(value)}" for name, value in check.thresholds.items()]
     if isinstance(check, BenchmarkResult) and check.samples:
         samples = check.samples

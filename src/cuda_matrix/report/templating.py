@@ -23,6 +23,7 @@ def markdown_environment() -> Environment:
         "table_code": escape.table_code,
         "fence": escape.fence,
         "short": escape.short,
+        "prose": escape.markdown_prose,
         "link": lambda target, text: escape.link(escape.markdown(text), target),
     }
     return environment
@@ -31,7 +32,7 @@ def markdown_environment() -> Environment:
 def html_environment() -> Environment:
     """Autoescape, and unseen characters made visible."""
     environment = _environment(autoescape=True, finalize=_to_html)
-    environment.filters |= {"short": escape.short}
+    environment.filters |= {"short": escape.short, "prose": escape.html_prose}
     return environment
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuda_matrix.model import Verdict
+from cuda_matrix.report.words import DRIFTS, SIMULATED
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,21 @@ class CellView:
 
 @dataclass(frozen=True)
 class Row:
-    """One image over all runners; None where the matrix has no such cell."""
+    """One image over all runners; None where the matrix has no such cell. `mark` is what all its results have."""
 
     image: str
     ref: str
     cells: tuple[CellView | None, ...]
-    simulated: bool
+    mark: str = ""
+
+    @property
+    def simulated(self) -> bool:
+        """True where no result of the row was measured."""
+        return self.mark == SIMULATED
+
+    def own_marks(self, cell: CellView) -> tuple[str, ...]:
+        """The marks of a cell that its row does not say already."""
+        return tuple(mark for mark in cell.marks if mark != self.mark)
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,33 @@ class Remark:
 
 
 @dataclass(frozen=True)
+class Unchecked:
+    """Checks that say nothing of cells that are good. `everywhere`: of all of them."""
+
+    checks: tuple[str, ...]
+    status: str
+    reason: str
+    cells: tuple[str, ...]
+    everywhere: bool
+
+
+@dataclass(frozen=True)
+class WayOut:
+    """An image that works where another fails; `runner` is empty where one line speaks of one runner."""
+
+    image: str
+    runner: str
+
+
+@dataclass(frozen=True)
+class ReasonLine:
+    """One reason against a release, and what to use instead."""
+
+    text: str
+    ways: tuple[WayOut, ...] = ()
+
+
+@dataclass(frozen=True)
 class Unreadable:
     """A file that says nothing, and why."""
 
@@ -191,7 +228,7 @@ class View:
     headline: str
     released: bool
     release: tuple[str, ...]
-    gate_reasons: tuple[str, ...]
+    gate_reasons: tuple[ReasonLine, ...]
     gate_notes: tuple[str, ...]
     all_green: str
     simulated: str
@@ -204,13 +241,25 @@ class View:
     not_run: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     skipped: tuple[Remark, ...]
+    unchecked: tuple[Unchecked, ...]
     unreadable: tuple[Unreadable, ...]
     legend: tuple[LegendEntry, ...]
     charts: tuple[Chart, ...]
     provenance: tuple[Provenance, ...]
     counts: Mapping[Verdict, int]
+    contested: bool
 
     @property
     def has_bold(self) -> bool:
         """True where a fastest image is marked, so that the legend must say what that means."""
         return any(cell and cell.bold for row in self.rows for cell in row.cells)
+
+    @property
+    def has_drift(self) -> bool:
+        """True where a figure is not stable because of its drift, which must then be explained."""
+        return any(row.stable.startswith(DRIFTS) for row in self.performance)
+
+    @property
+    def other_notes(self) -> tuple[str, ...]:
+        """Notes of the decision that the head of the report does not say already."""
+        return tuple(note for note in self.gate_notes if note != self.simulated)

@@ -32,6 +32,13 @@ WORDS = {
 
 SIMULATED = "simulated"
 CPU = "cpu"
+LOCAL = "local"
 SIMULATED_MEANING = "made by the simulated engine, no figure was measured"
 CPU_MEANING = "measured on the CPU, not on a card"
+LOCAL_MEANING = "run on the machine itself, without image and container"
+INSTEAD, INSTEAD_MEANING = "→", "another image of this matrix that works there"
+FASTEST_MEANING = "the fastest image on that card, its p5–p95 range clear of every other's."
+CONTESTED = "No image is marked as the fastest: their p5–p95 ranges overlap."
+DRIFTS = "no: drift"
+DRIFT_MEANING = "drift: the last round's median against the first's; more than 5 % is not stable."
 EMPTY_MEANING = "not in this matrix"

@@ -36,4 +36,15 @@
   text.addEventListener("input", apply);
   card.addEventListener("change", apply);
   bar.hidden = false;
+  for (const button of navigator.clipboard ? document.querySelectorAll("button.copy") : []) {
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(button.closest(".section").querySelector("pre.command").textContent);
+        button.textContent = "copied";
+      } catch {
+        button.textContent = "not allowed here";
+      }
+    });
+    button.hidden = false;
+  }
 })();

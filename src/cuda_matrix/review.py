@@ -1,0 +1,86 @@
+"""Owns what tables and dates say of a configuration whose types are right: mistakes, and what its author should know.
+
+Pure: tables and the day come in as arguments. Must not know where they are read from, or how a warning is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import date
+
+from cuda_matrix.cards import Card, find_gpu
+from cuda_matrix.config import Config, Image
+from cuda_matrix.explain import near, nearest
+from cuda_matrix.image_axes import Finding
+from cuda_matrix.payload_items import ITEMS, Kind, matches
+
+# Tags that are made to be pushed again: two runs may mean two images.
+_MOVING_TAGS = frozenset({"latest", "nightly", "main", "master", "edge", "dev", "canary", "rolling", "stable"})
+_AXIS = re.compile(r"\{([^{}]*)\}")
+
+
+def mistakes(config: Config, causes: Collection[str]) -> Iterator[Finding]:
+    """Names that no table has. `causes`: the codes of the catalogue."""
+    for index, entry in enumerate(config.policy.expect_fail):
+        if entry.cause is not None and entry.cause not in causes:
+            text = f"{entry.cause!r} is no cause of the catalogue{nearest(entry.cause, causes)}"
+            yield Finding(("policy", "expect_fail", index, "cause"), text)
+    yield from _unmatched("check", "checks", config.payload.checks)
+    yield from _unmatched("benchmark", "benchmarks", config.payload.benchmarks)
+
+
+def remarks(config: Config, cards: tuple[Card, ...], today: date) -> Iterator[Finding]:
+    """What is allowed, and yet probably not meant."""
+    for index, image in enumerate(config.images):
+        tag = _moving_tag(image)
+        if tag is not None:
+            what = f"the tag {tag!r} is pushed again and again" if tag else "no tag means `latest`, which changes"
+            text = f"{what}: write the tag of one release, or a digest (name@sha256:…)"
+            yield Finding(("images", index, "ref"), text)
+    for name, runner in config.runners.items():
+        if runner.gpu is not None and not find_gpu(runner.gpu, cards):
+            text = f"{runner.gpu!r} is no card that cuda-matrix knows{_nearest_card(runner.gpu, cards)}"
+            yield Finding(("runners", name, "gpu"), text)
+    for index, entry in enumerate(config.policy.expect_fail):
+        if date.fromisoformat(entry.until) < today:
+            text = f"{entry.until} has passed: this failure is no longer accepted (mend it, or set a new day)"
+            yield Finding(("policy", "expect_fail", index, "until"), text)
+    yield from _without_effect(config)
+
+
+def _without_effect(config: Config) -> Iterator[Finding]:
+    text = "is read and kept, and has no effect yet"
+    if "regression" in config.policy.model_fields_set:
+        yield Finding(("policy", "regression"), text, key=True)
+    if "report" in config.model_fields_set:
+        yield Finding(("report",), text, key=True)
+
+
+def _unmatched(kind: Kind, field: str, globs: tuple[str, ...]) -> Iterator[Finding]:
+    known = [item.id for item in ITEMS if item.kind == kind]
+    for index, glob in enumerate(globs):
+        if not any(matches(name, glob) for name in known):
+            hint = nearest(glob, known) or f"; known: {', '.join(known)}"
+            yield Finding(("payload", field, index), f"{glob!r} matches no {kind}{hint}")
+
+
+def _moving_tag(image: Image) -> str | None:
+    """A tag that moves (empty where there is none), or None. A placeholder stands for each value of its axis."""
+    name, digest, _ = image.ref.partition("@")
+    if digest:
+        return None
+    _, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return None if _AXIS.search(name.rpartition("/")[2]) else ""  # an axis may bring the tag with it
+    axis = _AXIS.fullmatch(tag)
+    tags = image.axes.get(axis[1], ()) if axis else (tag,)
+    return next((each for each in tags if each.lower() in _MOVING_TAGS), None)
+
+
+def _nearest_card(name: str, cards: tuple[Card, ...]) -> str:
+    """Brand names are left out on both sides: they make every card look like every other."""
+    brand = re.compile(r"\b(nvidia|geforce|tesla|quadro)\s+", re.IGNORECASE)
+    shown = {brand.sub("", card.name).lower(): brand.sub("", card.name) for card in cards}
+    found = near(brand.sub("", name).lower(), shown) or near(name.lower(), [card.id for card in cards])
+    return f"; did you mean {shown.get(found, found)!r}?" if found is not None else ""
