@@ -14,6 +14,16 @@ BEGIN = "<!-- demo table: written by `pytest tests/test_readme.py --update-golde
 END = "<!-- end of the demo table -->"
 
 
+def test_the_yaml_that_it_shows_is_a_configuration(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(version: 1\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "matrix").mkdir()
+    for number, block in enumerate(blocks):
+        (tmp_path / f"matrix/{number}.yml").write_text(block)
+    command = [sys.executable, "-m", "cuda_matrix", "validate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok: 4 images × 1 runner = 4 cells (0 excluded)\n"), done.stderr
+
+
 def demo_table(folder: Path) -> str:
     config = ROOT / "src/cuda_matrix/data/demo-config.yml"
     command = [sys.executable, "-m", "cuda_matrix"]
