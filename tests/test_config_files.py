@@ -210,3 +210,14 @@ def test_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "x").symlink_to(tmp_path / "x")
     with pytest.raises(ConfigurationError):
         config_files.load(tmp_path / "x")
+
+
+def test_a_dangling_link_is_an_error_and_no_absent_file(tmp_path: Path) -> None:
+    (tmp_path / "matrix").mkdir()
+    (tmp_path / "matrix/a.yml").write_text(
+        "version: 1\nimages: [{id: a, ref: 'e.org/a:1'}]\nrunners: {r: {labels: [x]}}\n"
+    )
+    (tmp_path / "matrix/b.yml").symlink_to(tmp_path / "nowhere.yml")
+    with pytest.raises(ConfigurationError) as caught:
+        config_files.load(tmp_path / "matrix")
+    assert [problem.message for problem in caught.value.problems] == ["cannot be read: No such file or directory"]

@@ -147,7 +147,9 @@ def _yaml_files(directory: Path) -> list[Path]:
     found = sorted(
         path
         for path in directory.iterdir()
-        if path.suffix in {".yml", ".yaml"} and not path.name.startswith(".") and path.is_file()
+        if path.suffix in {".yml", ".yaml"}
+        and not path.name.startswith(".")
+        and (path.is_file() or path.is_symlink())  # a dangling link is an error, not an absent file
     )
     if not found:
         msg = f"{directory} holds no *.yml or *.yaml file"
