@@ -55,6 +55,8 @@ def contradiction(first: Plan, second: Plan) -> str:
     for runner, machine in second.runners.items():
         if first.runners.get(runner, machine) != machine:
             return f"contradicts an earlier plan: runner {runner} is described differently"
+    if (second.payload, second.container) != (first.payload, first.container):
+        return "contradicts an earlier plan: it asks for other checks, another profile or other limits"
     if second.policy != first.policy:
         return "contradicts an earlier plan: its policy is another one"
     return ""

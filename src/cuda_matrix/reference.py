@@ -21,7 +21,7 @@ __all__ = ["Reference", "data_text", "load_reference"]
 
 def data_text(name: str) -> str:
     """The text of one packaged file, for example `demo-config.yml`."""
-    return files("cuda_matrix").joinpath("data", name).read_text(encoding="utf-8")
+    return files("cuda_matrix").joinpath("data").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache

@@ -24,8 +24,11 @@ _SCHEMA = "matrix/schema.json"
 
 def starter_files() -> dict[str, str]:
     """Path below the repository → text."""
-    root = files("cuda_matrix").joinpath("templates", "starter")
-    texts = {path: root.joinpath(*name.split("/")).read_text(encoding="utf-8") for path, name in _TEMPLATES.items()}
+    root = files("cuda_matrix").joinpath("templates").joinpath("starter")
+    texts = {}
+    for path, name in _TEMPLATES.items():
+        folder, _, file = name.partition("/")
+        texts[path] = root.joinpath(folder).joinpath(file).read_text(encoding="utf-8")
     return {**texts, _SCHEMA: json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"}
 
 
