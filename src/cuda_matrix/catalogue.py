@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cuda_matrix.model import Frozen
+from cuda_matrix.result import Side
 
-Side = Literal["image", "host", "registry", "configuration", "unknown"]
 Phase = Literal["pull", "start", "import", "build", "run"]
 
 # Facts that a cause's `context` may name (diagnose fills them in).

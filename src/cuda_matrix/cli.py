@@ -35,11 +35,8 @@ VERBS = {
     "schema": "Print the JSON Schema of a configuration or a result.",
 }
 
-
 # A full or broken disk is nobody's wrong argument.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-
-
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports it
 
 

@@ -16,7 +16,6 @@ from cuda_matrix.config import Config
 from cuda_matrix.documents import Document, Locate
 from cuda_matrix.doubts import Doubts
 from cuda_matrix.errors import ConfigurationError, Problem
-from cuda_matrix.explain import dotted
 from cuda_matrix.image_axes import Finding
 from cuda_matrix.merging import SECTIONS, Merged, sections_named
 from cuda_matrix.reference import load_reference
@@ -158,6 +157,5 @@ def _yaml_files(directory: Path) -> list[Path]:
 
 
 def _problem(finding: Finding, locate: Locate) -> Problem:
-    place = locate(finding.path, finding.key)
     also = f" (see {locate(finding.other, finding.key)})" if finding.other is not None else ""
-    return Problem(place.file, place.line, place.column, dotted(finding.path), f"{finding.message}{also}")
+    return documents.problem_at(finding.path, f"{finding.message}{also}", locate, key=finding.key)

@@ -16,7 +16,7 @@ from cuda_matrix.errors import Interrupted
 from cuda_matrix.model import EngineName, Frozen
 from cuda_matrix.plan import PlannedCell, PlannedImage, PlannedRunner, demand_sha256
 from cuda_matrix.result import LOG_LIMIT, TEXT_LIMIT, CellResult, Exit, ImageIdentity, Timings
-from cuda_matrix.verdict import Expectation, LaunchFailure, Outcome, judge_cell
+from cuda_matrix.verdict import Expectation, LaunchFailure, LaunchStage, Outcome, judge_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,6 @@ Channel = Literal["stdout", "stderr"]
 class Job(Frozen):
     """One launch, as an engine sees it: nothing of checks or verdicts."""
 
-    run_id: str
     cell: PlannedCell
     image: PlannedImage
     runner: PlannedRunner
@@ -50,7 +49,7 @@ class Job(Frozen):
 class LaunchFailed(Exception):
     """The cell never started: data for the verdict, carried to the one place that catches it."""
 
-    def __init__(self, stage: Literal["pull", "create", "start"], text: str, identity: ImageIdentity | None) -> None:
+    def __init__(self, stage: LaunchStage, text: str, identity: ImageIdentity | None) -> None:
         super().__init__(text)
         self.stage = stage
         self.identity = identity
@@ -238,7 +237,6 @@ def _job(run: Run, plan: Plan, cell: PlannedCell) -> Job:
         limit_s=plan.payload.timeout,
     )
     return Job(
-        run_id=run.run_id,
         cell=cell,
         image=image,
         runner=runner,

@@ -1,4 +1,7 @@
-"""Owns the one meaning of a glob over ids: `*` and `?`, case counts, `[` is an ordinary character."""
+"""Owns the one meaning of a glob over cells, images and runners: `*` and `?`, case counts, `[` is a plain character.
+
+Must not know what the ids name. Checks and benchmarks are chosen by the payload's own rule (payload_items).
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ def matches(text: str, glob: str) -> bool:
 
 def may_meet(one: str, other: str) -> bool:
     """Whether some id matches both globs."""
-    ends = [
-        all(right == "*" for right in other[start:]) for start in range(len(other) + 1)
-    ]  # of nothing and other[start:]
+    # Whether the rest of `one` (at first nothing) and other[start:] can meet, for every start.
+    ends = [all(right == "*" for right in other[start:]) for start in range(len(other) + 1)]
     for left in reversed(one):
         row = [left == "*" and ends[-1]]
         for start in range(len(other) - 1, -1, -1):

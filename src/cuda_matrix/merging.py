@@ -10,9 +10,9 @@ from collections.abc import Collection
 from typing import Any
 
 from cuda_matrix.config import Config
-from cuda_matrix.documents import Document, Place
+from cuda_matrix.documents import Document, Place, problem_at
 from cuda_matrix.errors import Problem
-from cuda_matrix.explain import ValuePath, describe, dotted, near, unknown_key
+from cuda_matrix.explain import ValuePath, describe, near, unknown_key
 
 SECTIONS = tuple(Config.model_fields)
 
@@ -109,5 +109,4 @@ class Merged:
             self._origins[key, name] = (document, (key, name))
 
     def _report(self, document: Document, path: ValuePath, text: str, *, key: bool = False) -> None:
-        place = document.locate(path, key)
-        self.problems.append(Problem(place.file, place.line, place.column, dotted(path), text))
+        self.problems.append(problem_at(path, text, document.locate, key=key))

@@ -19,7 +19,7 @@ class Frozen(BaseModel):
 
 
 class Verdict(str, Enum):
-    """What is said of one cell (docs/reading-the-report.md explains each to a reader)."""
+    """What is said of one cell (README.md, "Reading the report", explains each)."""
 
     PASS = "pass"
     WARN = "warn"
@@ -77,9 +77,8 @@ _BYTES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 def seconds(text: Any) -> float:
     """`90s`, `20m`, `1.5h` → seconds. A bare number is refused: its unit would be a guess."""
     if type(text) in {float, int}:
-        return float(
-            text
-        )  # already parsed (a plan read back); YAML's own numbers are yaml_values.PlainInt and PlainFloat
+        # Already parsed (a plan read back); YAML's own numbers are yaml_values.PlainInt and PlainFloat.
+        return float(text)
     match = _DURATION.fullmatch(str(text).strip())
     if not match or float(match[1]) <= 0:
         msg = f"{str(text)!r} is not a duration: write a number above 0 with its unit, for example 90s, 20m or 1.5h"
@@ -90,7 +89,7 @@ def seconds(text: Any) -> float:
 def size_bytes(text: Any) -> int:
     """`8g`, `512m` → bytes, in powers of 1024 as Docker reads them. A bare number is refused: few mean bytes."""
     if type(text) is int:
-        return text  # already parsed (a plan read back); YAML's own numbers are yaml_values.PlainInt and PlainFloat
+        return text  # already parsed, as above
     match = _SIZE.fullmatch(str(text).strip())
     if not match or float(match[1]) <= 0:
         msg = f"{str(text)!r} is not a size: write a number above 0 with its unit, for example 8g or 512m"

@@ -1,6 +1,6 @@
 """Owns which checks and benchmarks the payload has, as the host knows them: ids, kinds, limits.
 
-The payload imports nothing of ours, so its table stands twice; a test compares them.
+Must not know what an item does. The payload imports nothing of ours, so its table stands twice; a test compares them.
 """
 
 from __future__ import annotations

@@ -89,6 +89,9 @@ class Plan(Frozen):
     matrix_cells: int | None = Field(
         default=None, description="Cells of the whole configuration, before --select and --tier; None where unknown."
     )
+    digests: Literal["offline", "resolved", "partly"] = Field(
+        default="offline", description="Whether tags were resolved to digests; `partly` names the rest in `images`."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Plan:
@@ -104,7 +107,3 @@ class Plan(Frozen):
                 msg = f"{name!r} is not the id of its cell"
                 raise ValueError(msg)
         return self
-
-    digests: Literal["offline", "resolved", "partly"] = Field(
-        default="offline", description="Whether tags were resolved to digests; `partly` names the rest in `images`."
-    )

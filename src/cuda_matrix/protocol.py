@@ -102,7 +102,7 @@ class EventStream:
 
     def __init__(self, marker: str) -> None:
         self._marker = marker.encode() + b" "
-        self._pending = {"stdout": b"", "stderr": b""}
+        self._pending = b""  # of stdout: what may still become an event
         self._log = _BoundedLog()
         self._hello = False
         self._done = False
@@ -129,7 +129,7 @@ class EventStream:
         if channel == "stderr":
             self._log.add(data)
             return
-        buffer = self._pending[channel] + data
+        buffer = self._pending + data
         position = 0
         while (found := buffer.find(self._marker, position)) >= 0:
             end = buffer.find(b"\n", found)
@@ -143,12 +143,12 @@ class EventStream:
             self._note("an event line is longer than 64 KiB")
             keep_from = len(buffer)
         self._log.add(buffer[position:keep_from])
-        self._pending[channel] = buffer[keep_from:]
+        self._pending = buffer[keep_from:]
 
     def outcome(self, exit_: Exit) -> Outcome:
         """Close the stream. An item that started and did not end is charged with the end of the process."""
-        self._log.add(self._pending["stdout"])
-        self._pending["stdout"] = b""
+        self._log.add(self._pending)
+        self._pending = b""
         results = [self._ended[item] for item in self._planned if item in self._ended]
         results += [_cut_off(self._planned[item], exit_) for item in self._started if item not in self._ended]
         order = list(self._planned)

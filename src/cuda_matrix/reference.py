@@ -16,8 +16,6 @@ from cuda_matrix.catalogue import Catalogue, Cause
 from cuda_matrix.drivers import DriverTable
 from cuda_matrix.tables import Message, Reference
 
-__all__ = ["Reference", "data_text", "load_reference"]
-
 
 def data_text(name: str) -> str:
     """The text of one packaged file, for example `demo-config.yml`."""

@@ -19,6 +19,8 @@ RESULT_VERSION: Literal[1] = 1
 TEXT_LIMIT = 2_000
 LOG_LIMIT = 16_000
 
+Side = Literal["image", "host", "registry", "configuration", "unknown"]  # who must act on a cause
+
 Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 Log = Annotated[str, Field(max_length=LOG_LIMIT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -138,7 +140,7 @@ class Diagnosis(Frozen):
 
     cause: str
     title: str = ""
-    side: Literal["image", "host", "registry", "configuration", "unknown"] = "unknown"
+    side: Side = "unknown"
     confidence: float = Field(ge=0, le=1)
     evidence: Text = ""
     where: Text = Field(default="", description="The check or stage that the evidence comes from.")

@@ -7,7 +7,7 @@ The lines follow docs/payload-protocol.md; the plan is that of the real payload 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cuda_matrix import simulated_items
 from cuda_matrix.documents import load_table
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cuda_matrix.tables import Reference
+    from cuda_matrix.verdict import LaunchStage
 
 DEMO = "demo-fleet.yml"
 FLOOD_LINES = 20_000
 FLOOD_LINE = b"[rank0] step 000000 loss 2.3105 lr 0.1000 images/s 812.4 | " + b"x" * 40 + b"\n"
 _STOPPING = frozenset({"hang", "oom", "cut-stream"})
-
-
-_PROFILES = ("smoke", "standard", "full")
+_PROFILES = ("smoke", "standard", "full")  # the order of Item.limits
 
 
 class Request(Protocol):
@@ -100,7 +99,7 @@ def simulated_cell(
     )
 
 
-def launch_failure(cell: SimulatedCell) -> tuple[Literal["pull", "create", "start"], str] | None:
+def launch_failure(cell: SimulatedCell) -> tuple[LaunchStage, str] | None:
     """The stage and the engine's words, where the scenario says that this cell never starts."""
     for fault in cell.faults:
         if fault.kind == "launch":

@@ -16,6 +16,8 @@ from cuda_matrix.model import CheckStatus, Frozen, Verdict
 from cuda_matrix.result import BenchmarkResult, CheckResult, Diagnosis, Exit, Facts, Log
 from cuda_matrix.tables import Reference
 
+LaunchStage = Literal["pull", "create", "start"]
+
 NO_GPU = "gpu-not-exposed"
 REMARKS_LIMIT = 32
 REMARK_LENGTH = 500
@@ -28,7 +30,7 @@ _DOUBTFUL = frozenset({CheckStatus.WARN, CheckStatus.UNKNOWN, CheckStatus.INVALI
 class LaunchFailure(Frozen):
     """The engine's words about a cell that never started."""
 
-    stage: Literal["pull", "create", "start"]
+    stage: LaunchStage
     text: str
 
 

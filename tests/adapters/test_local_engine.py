@@ -25,7 +25,6 @@ def job(script: str, **env: str) -> Job:
         marker="0" * 32, profile="smoke", checks=(), benchmarks=(), gpu_required=False, expect={}, limit_s=60
     )
     return Job(
-        run_id="r",
         cell=PlannedCell(id="a@b", image="a", runner="b", lane=0),
         image=make_image("a", env=env),
         runner=make_runner("b", gpu=None),

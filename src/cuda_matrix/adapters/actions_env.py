@@ -1,7 +1,8 @@
-"""Owns GitHub Actions' environment: workflow commands, outputs, the job summary.
+"""Owns the workflow commands that turn a problem into an annotation of GitHub Actions; prints nothing itself.
 
-The only module that knows their syntax
-(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands).
+Must not know whether a workflow runs (commands). The only module that knows their syntax
+(https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands); outputs and the job summary are
+written by action/main.sh.
 """
 
 from __future__ import annotations

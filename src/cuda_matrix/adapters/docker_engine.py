@@ -1,6 +1,7 @@
-"""Owns running a cell in a container; the only importer of the Docker SDK.
+"""Owns running a cell in a container: how it is created, started, followed and removed.
 
-Must not know checks or verdicts. Docker's own documentation of what is set here:
+Must not know checks or verdicts, nor where the daemon (endpoint) or the image (images) comes from.
+Docker's own documentation of what is set here:
 https://docs.docker.com/engine/containers/resource_constraints/ and …/engine/security/.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import docker
 import requests
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cuda_matrix.config import ContainerOptions
     from cuda_matrix.execute import Channel, Job
     from cuda_matrix.result import ImageIdentity
+    from cuda_matrix.verdict import LaunchStage
 
 HOST_MEMORY_SHARE = 0.95  # a limit above the host's memory would let an image take the host down
 PIDS_LIMIT = 4096  # processes and threads; torch and NCCL start some hundreds on big hosts
@@ -140,7 +142,7 @@ def _start(
 
 
 @contextlib.contextmanager
-def _stage(stage: Literal["create", "start"], identity: ImageIdentity) -> Iterator[None]:
+def _stage(stage: LaunchStage, identity: ImageIdentity) -> Iterator[None]:
     """What the daemon refuses is this cell's failure; a daemon that does not answer is everybody's."""
     try:
         yield

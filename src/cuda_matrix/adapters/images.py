@@ -6,7 +6,6 @@ between the two cannot slip in.
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from docker.utils import parse_repository_tag
 
 from cuda_matrix.errors import InfrastructureError
 from cuda_matrix.execute import LaunchFailed
+from cuda_matrix.image_reference import digest_of
 from cuda_matrix.result import ImageIdentity
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from cuda_matrix.plan import PlannedImage
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RESOLVE_THREADS = 8
 
 
@@ -52,8 +51,8 @@ def ensure_image(client: docker.APIClient, image: PlannedImage, progress: Callab
         LaunchFailed: stage `pull`, with the registry's or daemon's words.
         InfrastructureError: the daemon does not answer.
     """
-    repository, tag = parse_repository_tag(image.ref)
-    digest = image.digest or (tag if tag and _DIGEST.fullmatch(tag) else None)
+    repository, _ = parse_repository_tag(image.ref)
+    digest = image.digest or digest_of(image.ref)
     try:
         if digest is None:
             local = _inspect(client, image.ref)

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.execute import LaunchFailed
@@ -82,10 +82,11 @@ class LocalSession:
         """Output until both pipes are closed or the process has ended."""
         streams: dict[int, Channel] = {}
         with selectors.DefaultSelector() as selector:
-            for pipe, channel in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
+            pipes: dict[Channel, IO[bytes] | None] = {"stdout": self._process.stdout, "stderr": self._process.stderr}
+            for channel, pipe in pipes.items():
                 assert pipe is not None
                 selector.register(pipe.fileno(), selectors.EVENT_READ)
-                streams[pipe.fileno()] = "stdout" if channel == "stdout" else "stderr"
+                streams[pipe.fileno()] = channel
             last_call: float | None = None
             while streams:
                 ready = selector.select(timeout=0.2)

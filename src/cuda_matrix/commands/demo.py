@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,16 +24,14 @@ def command(out: Path) -> None:
     """
     from cuda_matrix.adapters.local_engine import LocalEngine, find_python
     from cuda_matrix.adapters.simulated_engine import SimulatedEngine
-    from cuda_matrix.commands import wiring
     from cuda_matrix.reference import load_reference
     from cuda_matrix.simulation import load_scenario
 
-    environ = wiring.environment()
     results = out / "results"
     fleet = _plan("demo-config.yml")
     _run("a simulated fleet", SimulatedEngine(load_scenario(None), load_reference()), fleet, results / "fleet")
     here = _plan("demo-this-machine.yml")
-    _run("this machine", LocalEngine(find_python(environ), environ), here, results / "this-machine")
+    _run("this machine", LocalEngine(find_python(os.environ), os.environ), here, results / "this-machine")
     _report(results, out)
 
 
@@ -54,7 +53,7 @@ def _run(what: str, engine: Engine, plan: Plan, out: Path) -> None:
 
 
 def _report(results: Path, out: Path) -> None:
-    from cuda_matrix.commands.gate import collect, decide
+    from cuda_matrix.commands.material import collect, decide
     from cuda_matrix.report.build import build_view
     from cuda_matrix.report.console import render_console
     from cuda_matrix.report.render import render

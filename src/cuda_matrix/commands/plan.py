@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,8 +75,6 @@ def _resolved(plan: Plan) -> Plan:
     refs = {row.ref for row in plan.images.values() if row.digest is None}
     if not refs:
         return plan
-    import os
-
     from cuda_matrix.adapters.endpoint import connect
     from cuda_matrix.adapters.images import resolve_digests
     from cuda_matrix.errors import InfrastructureError

@@ -26,7 +26,7 @@ def command(results: tuple[Path, ...], out: Path | None, formats: tuple[str, ...
     RESULTS are folders (with everything below them) or files that `run` wrote. Cells that the plan has and no result
     shows are "not run", which counts as failed. Exit 0 when there is a report, whatever it says.
     """
-    from cuda_matrix.commands.gate import collect, decide
+    from cuda_matrix.commands.material import collect, decide
     from cuda_matrix.report.build import build_view
     from cuda_matrix.report.console import render_console
     from cuda_matrix.report.render import FILES, render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def command(**values: Any) -> None:
     options = Options(**values)
     plan, kept = _plan(options)
     cells = _cells(plan, options.lane)
-    run_id = wiring.new_run_id(wiring.environment())
+    run_id = wiring.new_run_id(os.environ)
     engine, connect = _engine(options, plan, cells, run_id)
     out = Path(options.out)
     attempts = wiring.open_folder(out, plan, cells, kept)
@@ -115,7 +116,6 @@ def _engine(
     options: Options, plan: Plan, cells: tuple[PlannedCell, ...], run_id: str
 ) -> tuple[Engine, Callable[[], None]]:
     """The engine, and what reaches for its machine."""
-    from cuda_matrix.commands import wiring
     from cuda_matrix.errors import ConfigurationError
 
     if options.python is not None and options.engine != "local":
@@ -136,13 +136,11 @@ def _engine(
     if options.engine == "local":
         from cuda_matrix.adapters.local_engine import LocalEngine, find_python
 
-        environ = wiring.environment()
-        return LocalEngine(options.python or find_python(environ), environ), lambda: None
+        return LocalEngine(options.python or find_python(os.environ), os.environ), lambda: None
     return _docker_engine(plan, cells, run_id)
 
 
 def _docker_engine(plan: Plan, cells: tuple[PlannedCell, ...], run_id: str) -> tuple[Engine, Callable[[], None]]:
-    import os
     import time
 
     from cuda_matrix.adapters.containers import Ownership, process_owner

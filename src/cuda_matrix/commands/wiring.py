@@ -83,8 +83,3 @@ def run_and_record(
         shield=deferred,
     )
     run_cells(run, plan, cells, attempts, lambda result: result_files.write_result(out, result))
-
-
-def environment() -> Mapping[str, str]:
-    """The process' environment, for the adapters that need some of it."""
-    return os.environ

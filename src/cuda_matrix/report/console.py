@@ -11,7 +11,7 @@ from cuda_matrix.model import Verdict
 from cuda_matrix.report.escape import console_text, short
 from cuda_matrix.report.numbers import NONE
 from cuda_matrix.report.view import CellView, Performance, ReasonLine, Row, Section, Unchecked, View
-from cuda_matrix.report.words import CONTESTED, DRIFT_MEANING, FASTEST_MEANING, INSTEAD_MEANING, WORDS
+from cuda_matrix.report.words import CONTESTED, DRIFT_MEANING, FASTEST_MEANING, INSTEAD_MEANING, PERFORMANCE, WORDS
 
 _WORD = 60
 _RED, _GREEN, _YELLOW, _MAGENTA, _BOLD, _RESET = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1m", "\x1b[0m"
@@ -32,7 +32,6 @@ _LEADS = {
     Verdict.INCONCLUSIVE: "INCONCLUSIVE",
     Verdict.WARN: "remark",
 }
-_PERFORMANCE = ("GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image")
 
 
 def render_console(view: View, *, colour: bool) -> str:
@@ -134,7 +133,7 @@ def _performance(rows: tuple[Performance, ...]) -> str:
         for row in rows
     ]
     align = ("left", "left", "left", "right", "right", "right", "left", "left", "left")
-    return tabulate(body, _PERFORMANCE, tablefmt="simple", disable_numparse=True, colalign=align) if body else ""
+    return tabulate(body, PERFORMANCE, tablefmt="simple", disable_numparse=True, colalign=align) if body else ""
 
 
 def _section(section: Section, *, colour: bool) -> str:

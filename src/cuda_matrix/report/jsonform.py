@@ -1,4 +1,4 @@
-"""Owns the machine-readable report: `report.json`, a versioned document (`cuda-matrix schema report`).
+"""Owns the machine-readable report: `report.json`, a versioned document.
 
 Must not know how it looks to a person. Keys are only added within one `report_version`.
 """
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cuda_matrix.model import Frozen, Verdict
 from cuda_matrix.report.view import CellView, Provenance, View
+from cuda_matrix.report.words import CPU, SIMULATED
 
 REPORT_VERSION = 1
 
@@ -157,8 +158,8 @@ def _cell(cell: CellView) -> CellForm:
         reason=cell.reason,
         images_per_s=cell.images_per_s if finite else None,
         fastest=cell.bold,
-        cpu="cpu" in cell.marks,
-        simulated="simulated" in cell.marks,
+        cpu=CPU in cell.marks,
+        simulated=SIMULATED in cell.marks,
         alternative=cell.alternative or None,
     )
 

@@ -1,4 +1,4 @@
-"""Owns the Markdown report: GitHub's dialect, for a file, a job summary or (through `brief`) a comment.
+"""Owns the Markdown report: GitHub's dialect, for a file, a job summary or (`render_brief`) a comment.
 
 Must not know what the figures mean, only how they are written.
 """
@@ -87,7 +87,6 @@ def _field(row: Row, cell: CellView | None, sections: str | None) -> Markdown:
 
 
 def _performance(rows: Iterable[Performance]) -> Markdown:
-    header = ["GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image"]
     align = ["---", "---", "---", "--:", "--:", "--:", "---", "---", "---"]
     body = [
         [
@@ -97,7 +96,7 @@ def _performance(rows: Iterable[Performance]) -> Markdown:
         ]
         for row in rows
     ]
-    return _table(header, align, body)
+    return _table(words.PERFORMANCE, align, body)
 
 
 def _provenance(rows: Iterable[Provenance]) -> Markdown:

@@ -17,7 +17,6 @@ from cuda_matrix.report.words import CPU, SIMULATED, WORDS
 from cuda_matrix.result import BenchmarkResult, CellResult, CheckResult
 
 LOG_LINES = 40
-_EMPTY = (None, "")
 LOG_CHARACTERS = 4_000
 WITH_SECTION = frozenset({Verdict.FAIL, Verdict.HOST_FAILED, Verdict.INCONCLUSIVE, Verdict.EXPECTED_FAIL})
 
@@ -26,6 +25,7 @@ _ANSWERED_BY_IMAGE = frozenset({"image", "unknown"})
 _MISDESCRIBED = "expectation-mismatch"
 # What data/causes.yml advises in general and the name of another image says better.
 SAID_BY_ALTERNATIVE = "Use an image with an older CUDA on this machine."
+_EMPTY = (None, "")  # figures that say nothing
 _BAD = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT, CheckStatus.INVALID})
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]")
 _CELL_CHARACTERS = str.maketrans({"@": "--", "+": "__"})

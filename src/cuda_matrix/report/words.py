@@ -1,4 +1,4 @@
-"""Owns the closed set of symbols and words that stand for verdicts in every format.
+"""Owns the closed set of symbols, words and headings that every format shares.
 
 Must not know single cells. Never a symbol alone: each goes with a word or a number.
 """
@@ -41,4 +41,5 @@ FASTEST_MEANING = "the fastest image on that card, its p5–p95 range clear of e
 CONTESTED = "No image is marked as the fastest: their p5–p95 ranges overlap."
 DRIFTS = "no: drift"
 DRIFT_MEANING = "drift: the last round's median against the first's; more than 5 % is not stable."
+PERFORMANCE = ("GPU", "CUDA runtime", "PyTorch", "images/s", "p5–p95", "memory (GB)", "stable", "how", "image")
 EMPTY_MEANING = "not in this matrix"

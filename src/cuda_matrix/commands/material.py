@@ -1,0 +1,49 @@
+"""Owns what `gate`, `report` and `demo` judge: results read together with their plan, and the decision over them.
+
+Must not know how a decision is shown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cuda_matrix.errors import ConfigurationError
+from cuda_matrix.gate import judge, newest_date
+from cuda_matrix.result_files import PLAN_FILE, read_results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cuda_matrix.errors import Problem
+    from cuda_matrix.gate import GateVerdict
+    from cuda_matrix.plan import Plan
+    from cuda_matrix.result import CellResult
+
+
+class Material(NamedTuple):
+    """What a decision is made of: collected results that have a plan."""
+
+    plan: Plan
+    results: tuple[CellResult, ...]
+    problems: tuple[Problem, ...]
+    plan_problems: tuple[Problem, ...]
+
+
+def collect(paths: Iterable[Path]) -> Material:
+    """Read results and their plan.
+
+    Raises:
+        ConfigurationError: no plan was found, so that nothing says which cells are missing.
+    """
+    found = read_results(paths)
+    if found.plan is None:
+        msg = f"no {PLAN_FILE} could be read: nothing says which cells there should be"
+        hint = "`cuda-matrix run` writes it beside the results; give its whole folder"
+        raise ConfigurationError(msg, problems=found.problems, hint=hint)
+    return Material(found.plan, found.results, found.problems, found.plan_problems)
+
+
+def decide(material: Material) -> GateVerdict:
+    """Judge on the day of the newest result, so that the same results always give the same answer."""
+    return judge(material.plan, material.results, newest_date(material.results), material.plan_problems)
