@@ -12,6 +12,7 @@ from cuda_matrix.result import BenchmarkResult, CellResult, Diagnosis, Facts, Gp
 
 STARTED = datetime(2026, 11, 21, 9, 14, tzinfo=timezone.utc)
 PAYLOAD = "sha256:" + "ab" * 32
+CARDS = {"rtx3090": "RTX 3090", "a800": "A800 80GB", "cpu": None}  # of the runners that reports are made of
 DIGEST = "sha256:" + "12" * 32
 
 
@@ -96,7 +97,7 @@ def make_result(
     defaults: dict[str, Any] = {
         "cell": cell,
         "runner": runner,
-        "gpu": "RTX 4090",
+        "gpu": CARDS.get(runner, "RTX 4090"),
         "image": ImageIdentity(id=image, ref=f"example.org/{image}:1", digest=DIGEST),
         "run_id": "run-1",
         "tool_version": "0.1.0",

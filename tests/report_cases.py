@@ -185,6 +185,7 @@ def hostile() -> View:
     result = make_result(
         "evil@card",
         Verdict.FAIL,
+        gpu=HOSTILE,
         reason=HOSTILE,
         remarks=(HOSTILE,),
         run_id=HOSTILE,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import STARTED, make_diagnosis, make_image, make_plan, make_result
+from builders import STARTED, make_diagnosis, make_image, make_plan, make_result, make_runner
 from cuda_matrix.config import ContainerOptions, ExpectFail, PayloadOptions, Policy
 from cuda_matrix.errors import Problem
 from cuda_matrix.gate import GateVerdict, final_verdicts, judge, newest, newest_date
@@ -193,6 +193,19 @@ def test_a_result_of_a_weaker_question_does_not_answer_this_one(asked: dict[str,
     gate = judge(plan.model_copy(update=asked), [result], TODAY)
     assert gate.cells[CELL].verdict is Verdict.NOT_RUN
     assert "another question" in gate.cells[CELL].reason
+
+
+def test_a_result_of_another_card_does_not_answer_for_this_one() -> None:
+    plan = make_plan(runners=(make_runner("rtx4090", "RTX 4090"),))
+    for card in (None, "A800"):
+        gate = judge(plan, [make_result(CELL, gpu=card)], TODAY)
+        assert gate.cells[CELL].verdict is Verdict.NOT_RUN
+        assert f"of another card: {card or 'none'}, not RTX 4090" in gate.cells[CELL].reason
+
+
+def test_results_of_a_machine_s_own_python_are_named() -> None:
+    gate = judge(make_plan(), [make_result(CELL, engine=EngineName.LOCAL)], TODAY)
+    assert "1 of 1 results is of a machine's own Python: no image was run for them" in [n.text for n in gate.notes]
 
 
 def test_a_row_of_different_builds_is_not_released() -> None:

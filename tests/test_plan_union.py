@@ -25,6 +25,12 @@ def test_every_cell_stays_once_and_in_one_lane(
         assert list(both.images)[: len(images)] == list(images)
 
 
+def test_a_folder_s_plan_does_not_grow_with_every_run_into_it() -> None:
+    plan = make_plan(("a", "b"), ("x", "y"))
+    assert unite(plan, plan) == plan
+    assert refresh(refresh(plan, plan), plan) == plan
+
+
 def test_the_first_word_counts_when_lanes_are_united_and_the_later_when_a_cell_is_run_again() -> None:
     old = make_plan((make_image("a", ref="example.org/a:1"),))
     new = make_plan((make_image("a", ref="example.org/a:2"),))

@@ -109,6 +109,16 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     assert [problem.file for problem in found.plan_problems] == ["folder/plan.json"]  # it may demand cells: it blocks
 
 
+def test_a_results_folder_called_previous_is_read(tmp_path: Path) -> None:
+    write_plan(tmp_path, make_plan(runners=("one",)))
+    write_plan(tmp_path / "previous", make_plan(runners=("two",)))
+    write_result(tmp_path / "previous", make_result("good@two"))
+    found = read_results([tmp_path])
+    assert found.plan is not None
+    assert {cell.id for cell in found.plan.cells} == {"good@one", "good@two"}
+    assert [result.cell for result in found.results] == ["good@two"]
+
+
 def test_a_file_name_that_is_no_text_is_told_all_the_same(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.json")).write_text("{")
     assert list(messages(read_results([tmp_path]))) == ["\ufffd.json"]

@@ -12,8 +12,8 @@ from datetime import date, datetime, timezone
 from cuda_matrix.config import ExpectFail
 from cuda_matrix.errors import Problem
 from cuda_matrix.globs import matches
-from cuda_matrix.model import CheckStatus, Verdict
-from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, SkippedCell, demand_sha256
+from cuda_matrix.model import CheckStatus, EngineName, Verdict
+from cuda_matrix.plan import Plan, PlannedCell, SkippedCell, demand_sha256
 from cuda_matrix.result import CellResult
 
 GOOD = frozenset({Verdict.PASS, Verdict.WARN, Verdict.UNEXPECTED_PASS})
@@ -104,6 +104,15 @@ def selected(plan: Plan) -> tuple[int, int] | None:
     return (count, plan.matrix_cells) if plan.matrix_cells is not None and count < plan.matrix_cells else None
 
 
+def local_note(cells: Iterable[Judgement]) -> str:
+    """How many of the results that count come from the local engine; empty where none does."""
+    results = [judged.result for judged in cells if judged.result is not None]
+    count = sum(result.engine is EngineName.LOCAL for result in results)
+    verb = "is" if count == 1 else "are"
+    text = f"{count:,} of {len(results):,} results {verb} of a machine's own Python: no image was run for them"
+    return text if count else ""
+
+
 def simulated_note(cells: Iterable[Judgement]) -> str:
     """How many of the results that count are simulated; empty where none is."""
     results = [judged.result for judged in cells if judged.result]
@@ -148,7 +157,7 @@ def _judge_planned(plan: Plan, cell: PlannedCell, result: CellResult | None, tod
     required = _required(plan, cell.id)
     if result is None:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason="no result was found")
-    other = _other_question(plan, plan.images[cell.image], result)
+    other = _other_question(plan, cell, result)
     if other:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason=other)
     verdict = _RAW.get(result.verdict, result.verdict)
@@ -182,8 +191,11 @@ def _required(plan: Plan, cell: str) -> bool:
     return any(matches(cell, glob) for glob in plan.policy.required)
 
 
-def _other_question(plan: Plan, planned: PlannedImage, result: CellResult) -> str:
+def _other_question(plan: Plan, cell: PlannedCell, result: CellResult) -> str:
     """Why this result does not answer what the plan asks; empty where it does."""
+    planned, card = plan.images[cell.image], plan.runners[cell.runner].gpu
+    if result.gpu != card:
+        return f"the result found is of another card: {result.gpu or 'none'}, not {card or 'none'}"
     if result.image.ref != planned.ref:
         return f"the result found is of another image: {result.image.ref}"
     if planned.digest and result.image.digest and result.image.digest != planned.digest:
@@ -257,8 +269,8 @@ def _scope_notes(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason]:
         verb = "was" if part[0] == 1 else "were"
         text = f"{part[0]:,} of {part[1]:,} cells of the matrix {verb} selected; the others are not judged"
         notes.append(GateReason(text))
-    simulated = simulated_note(cells)
-    return [*notes, GateReason(simulated)] if simulated else notes
+    said = [note for note in (simulated_note(cells), local_note(cells)) if note]
+    return [*notes, *map(GateReason, said)]
 
 
 def _notes(cells: Iterable[Judgement]) -> list[GateReason]:

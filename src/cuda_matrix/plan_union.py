@@ -25,6 +25,11 @@ def refresh(earlier: Plan, later: Plan) -> Plan:
     return unite(known, later)
 
 
+def cell_ids(plan: Plan) -> set[str]:
+    """Every cell that the plan knows, to run or skipped."""
+    return {cell.id for cell in plan.cells} | {cell.id for cell in plan.skipped}
+
+
 def only(plan: Plan, cells: Collection[str]) -> Plan:
     """The plan without the cells that are not in `cells`."""
     lanes = [
@@ -65,15 +70,17 @@ def contradiction(first: Plan, second: Plan) -> str:
 def unite(first: Plan, second: Plan) -> Plan:
     """One plan of both; where both know a cell, an image or a runner, the first one's word counts."""
     known = {cell.id for cell in first.cells}
-    offset = len(first.lanes)
-    added = [cell.model_copy(update={"lane": cell.lane + offset}) for cell in second.cells if cell.id not in known]
-    names = {cell.id for cell in added}
+    names = {cell.id for cell in second.cells} - known
+    # Only lanes with a new cell: without this a folder's plan would grow with every run into it.
+    kept = [lane for lane in second.lanes if names.intersection(lane.cells)]
+    number = {lane.index: len(first.lanes) + place for place, lane in enumerate(kept)}
+    added = [cell.model_copy(update={"lane": number[cell.lane]}) for cell in second.cells if cell.id in names]
     cells = (*first.cells, *added)
     planned = known | names
     skipped = {cell.id: cell for cell in (*second.skipped, *first.skipped) if cell.id not in planned}
     lanes = [
-        Lane(index=lane.index + offset, runner=lane.runner, cells=tuple(cell for cell in lane.cells if cell in names))
-        for lane in second.lanes
+        Lane(index=number[lane.index], runner=lane.runner, cells=tuple(cell for cell in lane.cells if cell in names))
+        for lane in kept
     ]
     return first.model_copy(
         update={

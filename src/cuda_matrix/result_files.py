@@ -288,7 +288,9 @@ def _json_files(root: Path, unread: list[tuple[Path, str]]) -> Iterator[Path]:
         unread.append((Path(error.filename), f"its folder cannot be opened: {error.strerror}"))
 
     for directory, below, names in os.walk(root, followlinks=False, onerror=refused):
-        below[:] = sorted(name for name in below if name != PREVIOUS and not name.startswith("."))
+        here = Path(directory)  # a `previous` with a plan is no folder of set_aside, but a run's own
+        aside = {name for name in below if name == PREVIOUS and not (here / name / PLAN_FILE).exists()}
+        below[:] = sorted(name for name in below if name not in aside and not name.startswith("."))
         links = [Path(directory) / name for name in below if (Path(directory) / name).is_symlink()]
         unread += [(link, "its folder is a symbolic link, and those are not followed") for link in links]
         for name in sorted(names):

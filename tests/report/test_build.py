@@ -101,7 +101,7 @@ def test_every_simulated_result_is_marked_and_the_head_says_so() -> None:
 def test_a_column_shows_what_was_measured_and_else_what_is_configured() -> None:
     plan = make_plan(images=("a",), runners=(make_runner("r", "RTX 3090", "1.2"), make_runner("s", "RTX 3090", "1.2")))
     facts = make_facts("NVIDIA GeForce RTX 3080", 10240, driver="550.1")
-    seen, unseen = view_of(plan, (make_result("a@r", facts=facts),)).columns
+    seen, unseen = view_of(plan, (make_result("a@r", facts=facts, gpu="RTX 3090"),)).columns
     assert (seen.title, seen.details, seen.source) == ("RTX 3080", ("10\u00a0GiB", "driver 550.1"), "measured")
     assert (unseen.title, unseen.details, unseen.source) == ("RTX 3090", ("driver 1.2 (configured)",), "configured")
 
@@ -149,10 +149,10 @@ def test_the_alternative_is_a_stable_one_and_replaces_the_general_advice() -> No
         make_result(
             "a@r", Verdict.FAIL, gpu=None, facts=Facts(), diagnosis=make_diagnosis(fix=(SAID_BY_ALTERNATIVE, "Other."))
         ),
-        make_result("b@r", benchmarks=(make_benchmark(900, numbers={"stable": False}),)),
-        make_result("c@r", images_per_s=100),
+        make_result("b@r", gpu=None, benchmarks=(make_benchmark(900, numbers={"stable": False}),)),
+        make_result("c@r", gpu=None, images_per_s=100),
     )
-    view = view_of(make_plan(images=("a", "b", "c"), runners=("r",)), results)
+    view = view_of(make_plan(images=("a", "b", "c"), runners=(make_runner("r", None, None),)), results)
     assert cells(view)["a@r"].alternative == "c"
     assert view.failures[0].steps[0].startswith("Here, use `c` (")
     assert view.failures[0].steps[1:] == ("Other.",)
@@ -216,7 +216,7 @@ def test_what_a_row_says_its_cells_and_columns_do_not_repeat() -> None:
 
 def test_a_local_result_says_so() -> None:
     plan = make_plan(images=("a",), runners=(make_runner("r", None, None),))
-    result = make_result("a@r", engine=EngineName.LOCAL, benchmarks=(make_benchmark(9, device="cpu"),))
+    result = make_result("a@r", gpu=None, engine=EngineName.LOCAL, benchmarks=(make_benchmark(9, device="cpu"),))
     view = view_of(plan, (result,))
     assert view.rows[0].mark == "local"
     assert cells(view)["a@r"].marks == ("cpu", "local")

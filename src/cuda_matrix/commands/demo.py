@@ -48,7 +48,7 @@ def _run(what: str, engine: Engine, plan: Plan, out: Path) -> None:
     from cuda_matrix.commands import wiring
 
     click.echo(f"{what}:", err=True)
-    attempts = wiring.open_folder(out, plan, plan.cells, kept=lambda _: False)
+    attempts = wiring.open_folder(out, plan, plan.cells, beside=None)
     wiring.run_and_record(engine, wiring.new_run_id({}), plan, plan.cells, out, attempts)
 
 

@@ -50,36 +50,41 @@ class Options:
 @click.option(
     "--out", default="results", show_default=True, metavar="DIR", help="Folder for plan.json and the results."
 )
-@click.option("--python", metavar="PATH", help="--engine local: the interpreter. Default: the first that has torch.")
+@click.option(
+    "--python", metavar="PATH", help="--engine local: the interpreter. Default: the first with torch, else the first."
+)
 @click.option("--scenario", metavar="FILE", help="--engine simulated: the fleet. Default: the demo's.")
 def command(**values: Any) -> None:
     """Run cells: launch each image, check and measure inside it.
 
-    Each cell leaves one result file. Containers get all GPUs, and are removed on every path.
+    Each cell leaves one result file. Containers get all GPUs unless `container.gpus` or a runner without `gpu` says
+    otherwise, and are removed on every path.
     A cell that fails is a result, not an error of this verb: it ends with 0 when every cell has its result.
     `report` turns the results into tables, `gate` into yes or no.
     """
     from cuda_matrix.commands import wiring
 
     options = Options(**values)
-    plan, kept = _plan(options)
+    plan, beside = _plan(options)
     cells = _cells(plan, options.lane)
     run_id = wiring.new_run_id(os.environ)
     engine, connect = _engine(options, plan, cells, run_id)
     out = Path(options.out)
-    attempts = wiring.open_folder(out, plan, cells, kept)
+    attempts = wiring.open_folder(out, plan, cells, beside)
     connect()
     wiring.run_and_record(engine, run_id, plan, cells, out, attempts)
     click.echo(f"{len(cells)} result(s); for the table: cuda-matrix report {shlex.quote(str(out))}", err=True)
 
 
-def _plan(options: Options) -> tuple[Plan, Callable[[str], bool]]:
-    """The plan, and which cells that the folder knows already stay planned beside it.
+def _plan(options: Options) -> tuple[Plan, Callable[[Plan], Plan] | None]:
+    """The plan, and how the plan that the folder holds already goes together with it.
 
-    All, beside a plan file; those of the same matrix, beside a part of it; none, where the whole matrix is run.
+    Beside a part of a matrix, what was planned earlier stays planned, as the configuration says it now; beside a plan
+    file, as it was; where the whole matrix is run, nothing stays.
     """
     from cuda_matrix import config_files, matrix
     from cuda_matrix.errors import ConfigurationError
+    from cuda_matrix.plan_union import cell_ids, only, refresh
     from cuda_matrix.result_files import read_plan
 
     if options.plan_file is None:
@@ -92,13 +97,15 @@ def _plan(options: Options) -> tuple[Plan, Callable[[str], bool]]:
             max_jobs=options.max_jobs,
         )
         if not options.select and options.tier is None:
-            return plan, lambda _: False
-        ids = [cell.id for cell in loaded.expansion.cells] + [cell.id for cell in loaded.expansion.skipped]
-        return plan, frozenset(ids).__contains__
+            return plan, None
+        lanes = max(matrix.MAX_JOBS, len(loaded.expansion.runners))
+        whole = matrix.make_plan(loaded.expansion, loaded.config, max_jobs=lanes)
+        return plan, lambda earlier: only(whole, cell_ids(earlier) | cell_ids(plan))
     if options.select or options.tier or options.config:
         msg = "--plan already says which cells run: it goes with neither --config, --select nor --tier"
         raise ConfigurationError(msg, hint="give these to `cuda-matrix plan`, or use --lane")
-    return read_plan(Path(options.plan_file)), lambda _: True
+    plan = read_plan(Path(options.plan_file))
+    return plan, lambda earlier: refresh(earlier, plan)
 
 
 def _cells(plan: Plan, lane: int | None) -> tuple[PlannedCell, ...]:

@@ -19,7 +19,6 @@ from cuda_matrix.adapters.console_progress import ConsoleProgress
 from cuda_matrix.adapters.signals import deferred
 from cuda_matrix.execute import Run, run_cells
 from cuda_matrix.model import EngineName
-from cuda_matrix.plan_union import only, refresh
 from cuda_matrix.reference import load_reference
 from cuda_matrix.version import __version__
 
@@ -38,22 +37,22 @@ def new_run_id(environ: Mapping[str, str]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{prefix}-{random}" if prefix else random)
 
 
-def open_folder(out: Path, plan: Plan, cells: tuple[PlannedCell, ...], kept: Callable[[str], bool]) -> dict[str, int]:
+def open_folder(
+    out: Path, plan: Plan, cells: tuple[PlannedCell, ...], beside: Callable[[Plan], Plan] | None
+) -> dict[str, int]:
     """Make `out` ready for a run: cell id → number of its attempt.
 
-    Cells that were planned there earlier stay planned where `kept` says so: absent is failed, and a run of a part must
-    not make the rest unasked for. Earlier results of the cells to run are set aside before anything else, so that a
-    run that is killed, or never reaches Docker, does not leave them looking like its own.
+    `beside` makes one plan of the one that the folder holds and this one (absent is failed: a run of a part must not
+    make the rest unasked for); without it, this one replaces that. Earlier results of the cells to run are set aside
+    before anything else: a run that is killed, or never reaches Docker, must not leave them looking like its own.
     """
     out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two lanes of one machine may share a folder
         file = out / result_files.PLAN_FILE
-        if file.exists() and any(kept(cell.id) for cell in plan.cells):
-            earlier = result_files.read_plan(file)
-            known = [cell.id for cell in earlier.cells] + [cell.id for cell in earlier.skipped]
-            plan = refresh(only(earlier, {name for name in known if kept(name)}), plan)
+        if beside is not None and file.exists():
+            plan = beside(result_files.read_plan(file))
         attempts = result_files.set_aside(out, [cell.id for cell in cells])
         result_files.write_plan(out, plan)
     finally:
