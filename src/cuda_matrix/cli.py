@@ -100,9 +100,7 @@ def run(arguments: Sequence[str]) -> int:
 def _failed(error: BaseException, arguments: Sequence[str]) -> ExitCode:
     """Say what happened, once; the exit code that it has."""
     code = ExitCode.BUG
-    if isinstance(error, click.exceptions.Exit):
-        code = ExitCode(error.exit_code)
-    elif isinstance(error, click.ClickException):
+    if isinstance(error, click.ClickException):
         error.show()
         code = ExitCode.CONFIGURATION
     elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):

@@ -182,8 +182,7 @@ class _Seen:
 
 
 def _launch_and_follow(run: Run, job: Job, stream: protocol.EventStream) -> _Seen:
-    image = job.image
-    seen = _Seen(ImageIdentity(id=image.id, variant=image.variant, ref=image.ref, env=image.env), run.clock())
+    seen = _Seen(planned_identity(job.image), run.clock())
     try:
         with run.engine.launch(job, lambda text: run.progress.stage(job.cell.id, text)) as session:
             seen.identity = session.identity
@@ -260,6 +259,11 @@ def _expectation(job: Job, engine: EngineName) -> Expectation:
         gpu_required=job.request.gpu_required,
         in_container=engine is not EngineName.LOCAL,
     )
+
+
+def planned_identity(image: PlannedImage) -> ImageIdentity:
+    """The image as far as the plan alone tells: what was really run, an engine adds where it knows."""
+    return ImageIdentity(id=image.id, variant=image.variant, ref=image.ref, env=image.env)
 
 
 def repro_command(engine: EngineName, job: Job, identity: ImageIdentity) -> str:

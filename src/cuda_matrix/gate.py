@@ -106,19 +106,21 @@ def selected(plan: Plan) -> tuple[int, int] | None:
 
 def local_note(cells: Iterable[Judgement]) -> str:
     """How many of the results that count come from the local engine; empty where none does."""
-    results = [judged.result for judged in cells if judged.result is not None]
-    count = sum(result.engine is EngineName.LOCAL for result in results)
-    verb = "is" if count == 1 else "are"
-    text = f"{count:,} of {len(results):,} results {verb} of a machine's own Python: no image was run for them"
-    return text if count else ""
+    count, share = _share(cells, EngineName.LOCAL)
+    return f"{share} of a machine's own Python: no image was run for them" if count else ""
 
 
 def simulated_note(cells: Iterable[Judgement]) -> str:
     """How many of the results that count are simulated; empty where none is."""
-    results = [judged.result for judged in cells if judged.result]
-    count = sum(result.simulated for result in results)
-    verb, them = ("is", "it") if count == 1 else ("are", "them")
-    return f"{count:,} of {len(results):,} results {verb} simulated: nothing was measured on {them}" if count else ""
+    count, share = _share(cells, EngineName.SIMULATED)
+    return f"{share} simulated: nothing was measured on {'it' if count == 1 else 'them'}" if count else ""
+
+
+def _share(cells: Iterable[Judgement], engine: EngineName) -> tuple[int, str]:
+    """How many results one engine gave, and `2 of 9 results are`."""
+    results = [judged.result for judged in cells if judged.result is not None]
+    count = sum(result.engine is engine for result in results)
+    return count, f"{count:,} of {len(results):,} results {'is' if count == 1 else 'are'}"
 
 
 def final_verdicts(plan: Plan, results: Iterable[CellResult], today: date) -> dict[str, Verdict]:
@@ -129,7 +131,10 @@ def final_verdicts(plan: Plan, results: Iterable[CellResult], today: date) -> di
 def judge_cells(plan: Plan, results: Iterable[CellResult], today: date) -> dict[str, Judgement]:
     """Cell id → judgement, for every cell of the plan: the cells to run first, then the skipped ones."""
     found = newest(results)
-    judged = {cell.id: _judge_planned(plan, cell, found.get(cell.id), today) for cell in plan.cells}
+    demands = {key: demand_sha256(image, plan.payload, plan.container) for key, image in plan.images.items()}
+    judged = {
+        cell.id: _judge_planned(plan, cell, found.get(cell.id), demands[cell.image], today) for cell in plan.cells
+    }
     for skipped in plan.skipped:
         judged.setdefault(skipped.id, _judge_skipped(plan, skipped))
     return judged
@@ -153,11 +158,11 @@ def _age(result: CellResult) -> tuple[datetime, int, bool]:
     return utc(result.started_at), result.attempt, result.verdict not in GOOD
 
 
-def _judge_planned(plan: Plan, cell: PlannedCell, result: CellResult | None, today: date) -> Judgement:
+def _judge_planned(plan: Plan, cell: PlannedCell, result: CellResult | None, demand: str, today: date) -> Judgement:
     required = _required(plan, cell.id)
     if result is None:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason="no result was found")
-    other = _other_question(plan, cell, result)
+    other = _other_question(plan, cell, result, demand)
     if other:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason=other)
     verdict = _RAW.get(result.verdict, result.verdict)
@@ -191,7 +196,7 @@ def _required(plan: Plan, cell: str) -> bool:
     return any(matches(cell, glob) for glob in plan.policy.required)
 
 
-def _other_question(plan: Plan, cell: PlannedCell, result: CellResult) -> str:
+def _other_question(plan: Plan, cell: PlannedCell, result: CellResult, demand: str) -> str:
     """Why this result does not answer what the plan asks; empty where it does."""
     planned, card = plan.images[cell.image], plan.runners[cell.runner].gpu
     if result.gpu != card:
@@ -200,7 +205,7 @@ def _other_question(plan: Plan, cell: PlannedCell, result: CellResult) -> str:
         return f"the result found is of another image: {result.image.ref}"
     if planned.digest and result.image.digest and result.image.digest != planned.digest:
         return f"the result found is of another build of the image: {result.image.digest}"
-    if result.demand_sha256 not in {None, demand_sha256(planned, plan.payload, plan.container)}:
+    if result.demand_sha256 not in {None, demand}:
         return "the result found answers another question: profile, checks, expectations, variables or limits differ"
     return ""
 

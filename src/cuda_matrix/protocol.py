@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from cuda_matrix.model import CheckStatus, Frozen
-from cuda_matrix.result import LOG_LIMIT, TEXT_LIMIT, BenchmarkResult, CheckResult, Exit, Facts
+from cuda_matrix.result import (
+    BENCHMARK_LIMIT,
+    CHECK_LIMIT,
+    LOG_LIMIT,
+    TEXT_LIMIT,
+    BenchmarkResult,
+    CheckResult,
+    Exit,
+    Facts,
+)
 from cuda_matrix.verdict import Outcome, PlannedItem
 
 if TYPE_CHECKING:
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION: Literal[1] = 1
 LINE_LIMIT = 64 * 1024  # bytes of one event line, marker included
-CHECK_LIMIT, BENCHMARK_LIMIT = 512, 128  # of one cell
 TEXT_BUDGET = 2 << 20  # characters of all results of one cell; past it, logs are left out
 ANOMALY_LIMIT = 32
 _HEAD_LIMIT = LOG_LIMIT // 4  # of the log's characters, this many are its beginning

@@ -18,6 +18,7 @@ RESULT_VERSION: Literal[1] = 1
 # Bounds on what one container may leave behind, in characters.
 TEXT_LIMIT = 2_000
 LOG_LIMIT = 16_000
+CHECK_LIMIT, BENCHMARK_LIMIT = 512, 128  # of one cell
 
 Side = Literal["image", "host", "registry", "configuration", "unknown"]  # who must act on a cause
 
@@ -202,8 +203,8 @@ class CellResult(Frozen):
     reason: Text = Field(default="", description="One line: why this verdict.")
     remarks: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
     facts: Facts = Facts()
-    checks: Annotated[tuple[CheckResult, ...], Field(max_length=512)] = ()
-    benchmarks: Annotated[tuple[BenchmarkResult, ...], Field(max_length=128)] = ()
+    checks: Annotated[tuple[CheckResult, ...], Field(max_length=CHECK_LIMIT)] = ()
+    benchmarks: Annotated[tuple[BenchmarkResult, ...], Field(max_length=BENCHMARK_LIMIT)] = ()
     diagnosis: Diagnosis | None = None
     exit: Exit = Exit()
     log: Log = Field(default="", description="Last lines of the container's output that were not events.")

@@ -14,7 +14,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import parse_repository_tag
 
 from cuda_matrix.errors import InfrastructureError
-from cuda_matrix.execute import LaunchFailed
+from cuda_matrix.execute import LaunchFailed, planned_identity
 from cuda_matrix.image_reference import digest_of
 from cuda_matrix.result import ImageIdentity
 
@@ -92,15 +92,8 @@ def _inspect(client: docker.APIClient, ref: str) -> dict[str, Any] | None:
 
 
 def _identity(image: PlannedImage, inspected: dict[str, Any], digest: str | None) -> ImageIdentity:
-    return ImageIdentity(
-        id=image.id,
-        variant=image.variant,
-        ref=image.ref,
-        digest=digest,
-        image_id=inspected["Id"],
-        size_bytes=inspected.get("Size"),
-        env=image.env,
-    )
+    known = {"digest": digest, "image_id": inspected["Id"], "size_bytes": inspected.get("Size")}
+    return ImageIdentity.model_validate({**planned_identity(image).model_dump(), **known})
 
 
 def _pull(client: docker.APIClient, repository: str, digest: str, progress: Callable[[str], None]) -> None:

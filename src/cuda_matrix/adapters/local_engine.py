@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cuda_matrix.errors import ConfigurationError
-from cuda_matrix.execute import LaunchFailed
+from cuda_matrix.execute import LaunchFailed, planned_identity
 from cuda_matrix.model import EngineName
 from cuda_matrix.result import Exit, ImageIdentity
 
@@ -130,7 +130,7 @@ class LocalEngine:
     def launch(self, job: Job, progress: Callable[[str], None]) -> Iterator[LocalSession]:
         """Start the payload from a temporary directory; kill its process group and remove the directory afterwards."""
         begin = time.monotonic()
-        identity = ImageIdentity(id=job.image.id, variant=job.image.variant, ref=job.image.ref, env=job.image.env)
+        identity = planned_identity(job.image)
         with tempfile.TemporaryDirectory(prefix="cuda-matrix-") as folder:
             for name, content in job.files.items():
                 path = Path(folder) / name

@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from cuda_matrix import simulation
-from cuda_matrix.execute import LaunchFailed
+from cuda_matrix.execute import LaunchFailed, planned_identity
 from cuda_matrix.model import EngineName, image_key
 from cuda_matrix.result import ImageIdentity
 
@@ -73,7 +73,7 @@ class SimulatedEngine:
         cell = simulation.simulated_cell(
             self._scenario, key, job.runner.id, self._reference, gpu_required=job.request.gpu_required
         )
-        identity = ImageIdentity(id=job.image.id, variant=job.image.variant, ref=job.image.ref, env=job.image.env)
+        identity = planned_identity(job.image)
         failure = simulation.launch_failure(cell)
         if failure is not None:
             stage, text = failure

@@ -19,8 +19,9 @@ def show_warnings(loaded: LoadedConfig) -> None:
     """One line a warning, `warning: file:line:column: path: …`. Warnings never change an exit code."""
     from cuda_matrix.adapters.actions_env import warning_command
     from cuda_matrix.config_files import warnings
+    from cuda_matrix.report.escape import console_text
 
     for problem in warnings(loaded, datetime.now(timezone.utc).date()):
-        click.echo(f"warning: {problem}", err=True)
+        click.echo(f"warning: {console_text(str(problem))}", err=True)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             click.echo(warning_command(problem), err=True)

@@ -98,9 +98,13 @@ def _plan(options: Options) -> tuple[Plan, Callable[[Plan], Plan] | None]:
         )
         if not options.select and options.tier is None:
             return plan, None
-        lanes = max(matrix.MAX_JOBS, len(loaded.expansion.runners))
-        whole = matrix.make_plan(loaded.expansion, loaded.config, max_jobs=lanes)
-        return plan, lambda earlier: only(whole, cell_ids(earlier) | cell_ids(plan))
+
+        def beside(earlier: Plan) -> Plan:
+            lanes = max(matrix.MAX_JOBS, len(loaded.expansion.runners))
+            whole = matrix.make_plan(loaded.expansion, loaded.config, max_jobs=lanes)
+            return only(whole, cell_ids(earlier) | cell_ids(plan))
+
+        return plan, beside
     if options.select or options.tier or options.config:
         msg = "--plan already says which cells run: it goes with neither --config, --select nor --tier"
         raise ConfigurationError(msg, hint="give these to `cuda-matrix plan`, or use --lane")
