@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test check bench lock format clean
+.PHONY: help demo test check bench docs lock format clean
 help:
 	@echo "make demo    the whole pipeline on a simulated fleet and on this machine (no GPU, no Docker)"
 	@echo "make test    every test; those that need Docker are skipped by name where there is none"
 	@echo "make check   linters, types, layers, schemas: what CI runs"
 	@echo "make bench   what a cell costs beside a bare docker run"
+	@echo "make docs    write docs/checks.md and docs/benchmarks.md from the payload's table"
 	@echo "make lock    refresh the lock files"
 	@echo "make format  let ruff format the sources"
 
@@ -34,6 +35,9 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python bench/bench.py
+
+docs: $(READY)
+	@$(BIN)/python tools/item_docs.py
 
 lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes pyproject.toml -o requirements.lock

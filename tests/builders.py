@@ -112,3 +112,9 @@ def make_result(
         "benchmarks": () if images_per_s is None else (make_benchmark(images_per_s),),
     }
     return CellResult(**{**defaults, **values})
+
+
+def item_row(id_: str, run: str, limit_s: float = 2, **keys: Any) -> dict[str, Any]:
+    """One row of the table of items, the same in every profile."""
+    limits = dict.fromkeys(("smoke", "standard", "full", "soak"), limit_s)
+    return {"id": id_, "kind": "check", "run": run, "limits_s": limits, **keys}

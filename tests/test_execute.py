@@ -6,16 +6,18 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
-from builders import make_plan
+from builders import make_plan, make_runner
 from cuda_matrix import protocol
 from cuda_matrix.errors import InfrastructureError, Interrupted
-from cuda_matrix.execute import Job, LaunchFailed, Run, Session, gpu_arguments, run_cells
+from cuda_matrix.execute import Job, KernelLog, LaunchFailed, Run, Session, gpu_arguments, run_cells
 from cuda_matrix.model import EngineName, Verdict
 from cuda_matrix.reference import load_reference
 from cuda_matrix.result import CellResult, Exit, ImageIdentity
+from cuda_matrix.xids import HostLog
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=timezone.utc)
 IDENTITY = ImageIdentity(id="good", ref="example.org/good:1", digest="sha256:" + "12" * 32)
@@ -95,8 +97,10 @@ def passing(job: Job) -> list[bytes | BaseException]:
     )
 
 
-def run_all(engine: PlaybackEngine) -> tuple[list[CellResult], Watcher, BaseException | None]:
-    plan = make_plan(images=("good", "other"))
+def run_all(
+    engine: PlaybackEngine, kernel_log: KernelLog | None = None, **plan_values: Any
+) -> tuple[list[CellResult], Watcher, BaseException | None]:
+    plan = make_plan(**{"images": ("good", "other"), **plan_values})
     watcher, recorded = Watcher(), []
     markers = iter(f"{number:032x}" for number in range(100))
     ticks = iter(range(10_000))
@@ -111,6 +115,7 @@ def run_all(engine: PlaybackEngine) -> tuple[list[CellResult], Watcher, BaseExce
         new_marker=lambda: next(markers),
         progress=watcher,
         shield=contextlib.nullcontext,
+        kernel_log=kernel_log,
     )
     try:
         run_cells(run, plan, plan.cells, {"other@rtx4090": 3}, recorded.append)
@@ -183,3 +188,114 @@ def test_broken_infrastructure_ends_the_run_and_invents_nothing() -> None:
 )
 def test_the_repro_command_asks_for_the_same_cards(gpus: object, arguments: list[str]) -> None:
     assert gpu_arguments(gpus) == arguments  # type: ignore[arg-type]
+
+
+XID = "NVRM: Xid (PCI:0000:65:00): 79, pid=77, name=python, GPU has fallen off the bus."
+
+
+class PlayedLog:
+    """A kernel log that says the same of every cell, and counts who watched and who read."""
+
+    def __init__(self, said: HostLog) -> None:
+        self.said = said
+        self.watched: list[str | None] = []
+        self.reads = self.closed = 0
+
+    @contextlib.contextmanager
+    def watch(self, docker_host: str | None) -> Iterator[Callable[[], HostLog]]:
+        self.watched.append(docker_host)
+
+        def read() -> HostLog:
+            self.reads += 1
+            return self.said
+
+        try:
+            yield read
+        finally:
+            self.closed += 1
+
+
+def with_xid_check(**end: object) -> Callable[[Job], list[bytes | BaseException]]:
+    """A payload that plans the check; without `end` it never comes to it."""
+    check = "health.xid-host"
+
+    def script(job: Job) -> list[bytes | BaseException]:
+        items = [{"id": name, "kind": "check", "limit_s": 60} for name in ("first-kernel", check)]
+        ends = [{"event": "start", "id": check}, {"event": "end", "id": check, **end}] if end else []
+        return events(
+            job,
+            {"event": "hello", "protocol": 1, "python": "3.11"},
+            {"event": "plan", "items": items},
+            {"event": "start", "id": "first-kernel"},
+            {"event": "end", "id": "first-kernel", "status": "pass", "device": "cuda:0"},
+            *ends,
+            {"event": "done", "seconds": 1.0},
+        )
+
+    return script
+
+
+def test_the_host_s_kernel_log_stands_in_where_the_payload_saw_none() -> None:
+    log = PlayedLog(HostLog((XID,)))
+    recorded, _, error = run_all(PlaybackEngine(with_xid_check(status="skip", summary="not visible")), log)
+    assert error is None
+    first = recorded[0]
+    assert (first.verdict, first.diagnosis and first.diagnosis.cause) == (Verdict.HOST_FAILED, "gpu-off-bus")
+    assert [(check.id, check.status.value, check.evidence) for check in first.checks] == [
+        ("first-kernel", "pass", ""),
+        ("health.xid-host", "fail", XID),
+    ]
+    assert (log.watched, log.reads, log.closed) == ([None, None], 2, 2)
+
+
+def test_a_quiet_kernel_log_passes_the_check_and_no_more() -> None:
+    quiet = PlayedLog(HostLog())
+    recorded, *_ = run_all(PlaybackEngine(with_xid_check(status="skip")), quiet)
+    assert [(check.status.value, check.device) for check in recorded[0].checks] == [("pass", "cuda:0"), ("pass", None)]
+
+    def nothing_else(job: Job) -> list[bytes | BaseException]:
+        return [
+            chunk.replace(b'"status": "pass"', b'"status": "skip"') if isinstance(chunk, bytes) else chunk
+            for chunk in with_xid_check(status="skip")(job)
+        ]
+
+    recorded, *_ = run_all(PlaybackEngine(nothing_else), quiet)
+    assert [check.status.value for check in recorded[0].checks] == ["skip", "pass"]
+    assert recorded[0].verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "script",
+    [passing, with_xid_check(status="pass", device="cuda:0"), with_xid_check()],
+    ids=["not planned", "the payload told", "no result"],
+)
+def test_the_kernel_log_is_not_read_where_nobody_asks(script: Callable[[Job], list[bytes | BaseException]]) -> None:
+    log = PlayedLog(HostLog((XID,)))
+    recorded, *_ = run_all(PlaybackEngine(script), log)
+    without, *_ = run_all(PlaybackEngine(script))
+    assert recorded == without
+    assert log.reads == 0
+
+
+def test_an_unreadable_kernel_log_adds_its_reason_to_the_skip() -> None:
+    script = with_xid_check(status="skip", summary="not visible")
+    recorded, *_ = run_all(PlaybackEngine(script), PlayedLog(HostLog(why="/dev/kmsg: Permission denied")))
+    check = recorded[0].checks[1]
+    assert (check.status.value, check.summary) == ("skip", "not visible; on the host: /dev/kmsg: Permission denied")
+    assert recorded[0].verdict is Verdict.PASS
+
+
+def test_a_cell_without_a_card_is_not_watched() -> None:
+    log = PlayedLog(HostLog((XID,)))
+    run_all(PlaybackEngine(with_xid_check(status="skip")), log, runners=(make_runner("cpu", gpu=None),))
+    assert log.watched == []
+
+
+def test_the_watch_ends_with_the_cell_whatever_happens() -> None:
+    log = PlayedLog(HostLog((XID,)))
+    script = with_xid_check(status="unknown")
+    for error in (Interrupted("SIGTERM"), InfrastructureError("Docker is gone")):
+        recorded, _, raised = run_all(PlaybackEngine(lambda job, error=error: [*script(job)[:-1], error]), log)  # type: ignore[misc]
+        assert raised is error
+        assert all(check.status.value != "fail" for result in recorded for check in result.checks)
+    assert (len(log.watched), log.closed, log.reads) == (2, 2, 0)

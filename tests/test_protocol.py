@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cuda_matrix import protocol
 from cuda_matrix.model import CheckStatus
 from cuda_matrix.protocol import LINE_LIMIT, EventStream
+from cuda_matrix.reference import load_reference
 from cuda_matrix.result import LOG_LIMIT, Exit
 from cuda_matrix.verdict import Outcome
 
@@ -211,7 +212,7 @@ def test_progress_names_the_running_item() -> None:
 
 
 def test_the_deployed_payload_is_whole_and_its_hash_follows_every_byte() -> None:
-    sources = protocol.payload_sources()
+    sources = protocol.payload_sources(load_reference())
     assert {"start.sh", "__main__.py", "cuda_matrix_payload/__init__.py"} <= set(sources)
     assert not any(name.endswith(("ruff.toml", ".pyc")) for name in sources)
     changed = {**sources, "start.sh": sources["start.sh"] + b"\n"}

@@ -9,7 +9,7 @@ import pytest
 
 from cuda_matrix.config import Config
 from cuda_matrix.reference import load_reference
-from cuda_matrix.review import mistakes, remarks
+from cuda_matrix.review import remarks, unknown_causes, unmatched_items
 
 UNTIL = {"policy": {"expect_fail": [{"cell": "a@g", "until": "2027-01-31", "reason": "abc"}]}}
 
@@ -61,7 +61,7 @@ def test_the_last_day_is_still_good() -> None:
 
 def test_a_cause_that_is_none() -> None:
     entry = {**UNTIL["policy"]["expect_fail"][0], "cause": "driver-to-old"}
-    (found,) = mistakes(config(policy={"expect_fail": [entry]}), load_reference().catalogue.causes)
+    (found,) = unknown_causes(config(policy={"expect_fail": [entry]}), load_reference().catalogue.causes)
     assert "did you mean 'driver-too-old'" in found.message
 
 
@@ -69,10 +69,18 @@ def test_a_cause_that_is_none() -> None:
     ("field", "glob"), [("checks", "gemm.*"), ("benchmarks", "numerics"), ("checks", "first_kernal")]
 )
 def test_globs_that_name_nothing_of_the_payload(field: str, glob: str) -> None:
-    (found,) = mistakes(config(payload={field: [glob]}), ())
+    (found,) = unmatched_items(config(payload={field: [glob]}), load_reference().items)
     assert found.path == ("payload", field, 0)
 
 
 def test_globs_of_the_payload() -> None:
     payload = {"checks": ["numerics", "*.driver", "torch*"], "benchmarks": ["resnet50", "gemm.fp32"]}
-    assert list(mistakes(config(payload=payload), ())) == []
+    assert list(unmatched_items(config(payload=payload), load_reference().items)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("pytorch", True), ("torchvision", False), ("numpy", False), ("cuda", False)]
+)
+def test_an_expected_name_that_is_nearly_a_known_one_is_remarked(name: str, said: bool) -> None:
+    image = {"id": "x", "ref": "x:1", "expect": {name: "1.0"}}
+    assert any("did you mean" in text for text in remarked(config(images=[image]))) is said

@@ -33,6 +33,7 @@ class Peaks(Frozen):
     fp16: float
     bf16: float | None
     fp8: float | None
+    int8: float | None = Field(description="TOP/s.")
 
 
 class Card(Frozen):
@@ -47,12 +48,15 @@ class Card(Frozen):
     sm: int
     memory_gb: tuple[float, ...]
     bandwidth_gbs: float
+    l2_mb: float
     boost_mhz: float
+    tensor_peak_mhz: float
     fp16_flop_per_sm_clk: int | None
     peak_tflops: Peaks
     tdp_w: float
     kind: Literal["consumer", "workstation", "datacenter"]
     ecc: bool
+    pcie_gen: int
     nvlink_gbs: float
     uncertain: tuple[str, ...] = ()
     sources: tuple[str, ...] = Field(min_length=1)

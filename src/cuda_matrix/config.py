@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from cuda_matrix.model import ID_PATTERN, Bytes, Frozen, Seconds
+from cuda_matrix.model import ID_PATTERN, Bytes, Frozen, Profile, Seconds
 
 LEAST_MEMORY = 64 << 20  # bytes
 
@@ -85,6 +85,8 @@ Identifier = Annotated[
 IsoDate = Annotated[str, AfterValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})]
 Reason = Annotated[str, Field(min_length=3, description="Why, for the reader of the report.")]
 NonEmpty = Annotated[str, Field(min_length=1)]
+# https://packaging.python.org/en/latest/specifications/name-normalization/
+Distribution = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)]
 GpuRequest = Annotated[
     Literal["all", "none", "cdi"] | tuple[int, ...],
     BeforeValidator(_gpus),
@@ -119,8 +121,10 @@ class Image(Frozen):
     exclude: tuple[dict[str, Version], ...] = Field(
         default=(), description="Axis combinations that do not exist; `reason` says why."
     )
-    expect: dict[Literal["torch", "cuda", "cudnn", "python"], Version] = Field(
-        default={}, description='What must be found inside. `cuda: "none"` declares a CPU image on purpose.'
+    expect: dict[Distribution, Version] = Field(
+        default={},
+        description="Versions that must be found inside: torch, cuda, cudnn, python, or any Python distribution. "
+        '`cuda: "none"` declares a CPU image on purpose, `torch: "none"` one without torch.',
     )
     paths: tuple[NonEmpty, ...] = Field(default=(), description="Files that this image is built from (globs).")
     variants: dict[Identifier, Variant] = Field(default={}, description="Several ways to start the image.")
@@ -158,9 +162,7 @@ class Include(Frozen):
 class PayloadOptions(Frozen):
     """What runs inside each image."""
 
-    profile: Literal["smoke", "standard", "full"] = Field(
-        default="standard", description="How long benchmarks measure."
-    )
+    profile: Profile = Field(default="standard", description="How long benchmarks measure.")
     checks: tuple[NonEmpty, ...] = Field(default=("*",), description="Check ids (globs).")
     benchmarks: tuple[NonEmpty, ...] = Field(default=("*",), description="Benchmark ids (globs); [] runs none.")
     timeout: Seconds = Field(

@@ -18,7 +18,7 @@ from cuda_matrix.doubts import Doubts
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.image_axes import Finding
 from cuda_matrix.merging import SECTIONS, Merged, sections_named
-from cuda_matrix.reference import load_reference
+from cuda_matrix.reference import load_items, load_reference
 
 DIRECTORY = "matrix"
 SINGLE_FILE = "cuda-matrix.yml"
@@ -137,9 +137,12 @@ def _read_all(paths: list[Path]) -> _Read:
 
 def _mistakes(config: Config, doubts: Doubts) -> list[Finding]:
     """What only the tables show; they are read only where the configuration names something of theirs."""
-    names_causes = any(entry.cause is not None for entry in config.policy.expect_fail)
-    causes = load_reference().catalogue.causes if names_causes else {}
-    return [finding for finding in review.mistakes(config, causes) if not doubts.hides(finding.path)]
+    found: list[Finding] = []
+    if any(entry.cause is not None for entry in config.policy.expect_fail):
+        found += review.unknown_causes(config, load_reference().catalogue.causes)
+    if {*config.payload.checks, *config.payload.benchmarks} != {"*"}:
+        found += review.unmatched_items(config, load_items())
+    return [finding for finding in found if not doubts.hides(finding.path)]
 
 
 def _yaml_files(directory: Path) -> list[Path]:

@@ -5,12 +5,13 @@ Must not know Docker, subprocesses or scenarios (adapters), nor how results look
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from cuda_matrix import protocol
+from cuda_matrix import protocol, xids
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.errors import Interrupted
 from cuda_matrix.model import EngineName, Frozen
@@ -86,6 +87,13 @@ class Engine(Protocol):
         """
 
 
+class KernelLog(Protocol):
+    """The kernel log of the machine that this process runs on. Bounded in time; says why where it cannot be read."""
+
+    def watch(self, docker_host: str | None) -> AbstractContextManager[Callable[[], xids.HostLog]]:
+        """Inside, a call gives what the kernel has said since the beginning; `docker_host` as in a runner."""
+
+
 class Progress(Protocol):
     """Where a person sees how far the run is."""
 
@@ -113,6 +121,7 @@ class Run:
     new_marker: Callable[[], str]
     progress: Progress
     shield: Callable[[], AbstractContextManager[None]]
+    kernel_log: KernelLog | None = None
 
 
 def run_cells(
@@ -130,14 +139,36 @@ def run_cells(
         begin = run.elapsed()
         job = _job(run, plan, cell)
         stream = protocol.EventStream(job.request.marker)
-        seen = _launch_and_follow(run, job, stream)
-        with run.shield():  # what was seen is written, whatever arrives now
-            seen.timings = seen.timings.model_copy(update={"total_s": run.elapsed() - begin})
-            result = _result(run, job, seen, stream.outcome(seen.exit), attempts.get(cell.id, 1))
-            record(result)
+        with _kernel_watch(run, job) as said_since:
+            seen = _launch_and_follow(run, job, stream)
+            with run.shield():  # what was seen is written, whatever arrives now
+                seen.timings = seen.timings.model_copy(update={"total_s": run.elapsed() - begin})
+                outcome = stream.outcome(seen.exit)
+                if said_since is not None and seen.interrupted is None:
+                    outcome = with_host_xids(outcome, job.container.gpus, said_since, run.reference.xids)
+                result = _result(run, job, seen, outcome, attempts.get(cell.id, 1))
+                record(result)
         run.progress.finished(result)
         if seen.interrupted is not None:
             raise seen.interrupted
+
+
+def _kernel_watch(run: Run, job: Job) -> AbstractContextManager[Callable[[], xids.HostLog] | None]:
+    if run.kernel_log is None or not job.request.gpu_required:
+        return contextlib.nullcontext()
+    return run.kernel_log.watch(job.runner.docker_host)
+
+
+def with_host_xids(
+    outcome: Outcome, gpus: GpuRequest, said_since: Callable[[], xids.HostLog], table: tuple[xids.Xid, ...]
+) -> Outcome:
+    """The host's view in the place of a check of the payload's plan that could not tell; the log is read only then."""
+    own = next((check for check in outcome.checks if check.id == xids.CHECK), None)
+    if own is None or not xids.open_question(own):
+        return outcome
+    cards = xids.CellCards(tuple(gpu.uuid_hash for gpu in outcome.facts.gpus), has_all=gpus in {"all", "cdi"})
+    told = xids.judge(own, said_since(), cards, table)
+    return outcome.model_copy(update={"checks": tuple(told if check is own else check for check in outcome.checks)})
 
 
 def _result(run: Run, job: Job, seen: _Seen, outcome: Outcome, attempt: int) -> CellResult:

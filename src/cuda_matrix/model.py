@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+# What of the payload runs, and how long it measures: the profiles of data/payload-items.yml.
+Profile = Literal["smoke", "standard", "full", "soak"]
+PROFILES: tuple[Profile, ...] = ("smoke", "standard", "full", "soak")
 
 
 class Frozen(BaseModel):

@@ -1,45 +1,71 @@
-"""Owns which checks and benchmarks the payload has, as the host knows them: ids, kinds, limits.
+"""Owns the table of checks and benchmarks (data/payload-items.yml) as types, and which of them a glob names.
 
-Must not know what an item does. The payload imports nothing of ours, so its table stands twice; a test compares them.
+Must not know what an item does: that is the payload's, which reads the same rows as items.json.
 """
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cuda_matrix.model import Frozen, Profile
 
 Kind = Literal["check", "benchmark"]
 
+_Text = Annotated[str, Field(min_length=1)]
 
-class Item(NamedTuple):
-    """One check or benchmark, its limits in seconds (smoke, standard, full), and whether it needs the device."""
 
-    id: str
+class Item(Frozen):
+    """One row; the header of the table explains the fields."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
     kind: Kind
-    limits: tuple[int, int, int]
-    on_device: bool = False
+    title: _Text
+    run: Annotated[str, Field(pattern=r"^[a-z_0-9]+:[a-z_0-9]+$", description="module:function in the payload.")]
+    needs: tuple[str, ...] = ()
+    priority: Literal["P0", "P1"]
+    limits_s: Annotated[dict[Profile, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    group: str | None = None
     unit: str = ""
-    needs_torch: bool = True
+    higher_is_better: bool = True
+    thresholds: dict[str, float | int | str] = Field(default={}, description="What the verdict compares with.")
+    method: _Text
+    fail_means: _Text
+    source: _Text
+
+    @model_validator(mode="after")
+    def _measured_in_something(self) -> Item:
+        if (self.kind == "benchmark") != bool(self.unit):
+            msg = f"{self.id}: a benchmark has a unit, a check has none"
+            raise ValueError(msg)
+        return self
 
 
-_QUICK, _WORK, _GEMM = (60, 60, 60), (120, 180, 300), (90, 180, 420)
-ITEMS = (
-    Item("python", "check", _QUICK, needs_torch=False),
-    Item("host.driver", "check", _QUICK, needs_torch=False),
-    Item("torch.import", "check", (120, 180, 180), needs_torch=False),
-    Item("torch.cuda-build", "check", _QUICK),
-    Item("cuda.runtimes", "check", _QUICK, needs_torch=False),
-    Item("image.expect", "check", _QUICK),
-    Item("first-kernel", "check", _WORK),
-    Item("numerics.gemm.fp32", "check", _WORK, on_device=True),
-    Item("numerics.gemm.fp16", "check", _WORK, on_device=True),
-    Item("numerics.gemm.bf16", "check", _WORK, on_device=True),
-    Item("training.cnn", "check", _WORK, on_device=True),
-    Item("gemm.fp32", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("gemm.fp16", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("gemm.bf16", "benchmark", _GEMM, on_device=True, unit="TFLOP/s"),
-    Item("resnet50.train", "benchmark", (180, 420, 1200), on_device=True, unit="images/s"),
-)
+class ItemTable(Frozen):
+    """Every item in the order in which they run."""
+
+    budgets_s: dict[Profile, float]
+    items: tuple[Item, ...]
+
+    @model_validator(mode="after")
+    def _needs_stand_before(self) -> ItemTable:
+        seen: dict[str, Item] = {}
+        for item in self.items:
+            for need in item.needs:
+                if need not in seen or not set(item.limits_s) <= set(seen[need].limits_s):
+                    msg = f"{item.id} needs {need}, which does not stand before it in every profile"
+                    raise ValueError(msg)
+                if item.group is not None and seen[need].group == item.group:
+                    msg = f"{item.id} needs {need}, which shares its group: it may not have ended"
+                    raise ValueError(msg)
+            seen[item.id] = item
+        return self
+
+    def ids(self, kind: Kind) -> list[str]:
+        """The ids of all checks, or of all benchmarks."""
+        return [item.id for item in self.items if item.kind == kind]
 
 
 def matches(item: str, glob: str) -> bool:

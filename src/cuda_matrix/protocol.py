@@ -11,9 +11,9 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from cuda_matrix.model import CheckStatus, Frozen
+from cuda_matrix.model import CheckStatus, Frozen, Profile
 from cuda_matrix.result import (
     BENCHMARK_LIMIT,
     CHECK_LIMIT,
@@ -29,6 +29,8 @@ from cuda_matrix.verdict import Outcome, PlannedItem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cuda_matrix.tables import Reference
+
 PROTOCOL_VERSION: Literal[1] = 1
 LINE_LIMIT = 64 * 1024  # bytes of one event line, marker included
 TEXT_BUDGET = 2 << 20  # characters of all results of one cell; past it, logs are left out
@@ -41,17 +43,32 @@ class Request(Frozen):
 
     protocol: Literal[1] = PROTOCOL_VERSION
     marker: str
-    profile: str
+    profile: Profile
     checks: tuple[str, ...]
     benchmarks: tuple[str, ...]
     gpu_required: bool
     expect: dict[str, str]
     limit_s: float
+    share: bool = Field(default=True, description="Whether items of one group share a process.")
 
 
-def payload_sources() -> dict[str, bytes]:
-    """The payload as it lies in the container: relative path → content, without the request."""
-    sources = {}
+_ITEM_KEYS = {"id", "kind", "run", "needs", "priority", "limits_s", "group", "unit", "higher_is_better", "thresholds"}
+_CARD_KEYS = {
+    *("id", "name", "match", "exclude", "cc", "sm", "memory_gb", "bandwidth_gbs", "l2_mb", "boost_mhz"),
+    *("tensor_peak_mhz", "pcie_gen", "nvlink_gbs", "peak_tflops", "uncertain"),
+}
+
+
+def payload_sources(reference: Reference) -> dict[str, bytes]:
+    """The payload as it lies in the container: relative path → content, without the request.
+
+    Its tables come along as JSON: a foreign image has no YAML reader.
+    """
+    tables = {
+        "items.json": reference.items.model_dump_json(include={"budgets_s": True, "items": {"__all__": _ITEM_KEYS}}),
+        "cards.json": json.dumps([card.model_dump(mode="json", include=_CARD_KEYS) for card in reference.cards]),
+    }
+    sources = {path: text.encode() for path, text in tables.items()}
     for entry in files("cuda_matrix").joinpath("payload").iterdir():
         if entry.name == "start.sh":
             sources["start.sh"] = entry.read_bytes()

@@ -14,7 +14,9 @@ import yaml
 from cuda_matrix.cards import Card
 from cuda_matrix.catalogue import Catalogue, Cause
 from cuda_matrix.drivers import DriverTable
+from cuda_matrix.payload_items import Item, ItemTable
 from cuda_matrix.tables import Message, Reference
+from cuda_matrix.xids import Xid
 
 
 def data_text(name: str) -> str:
@@ -30,7 +32,17 @@ def load_reference() -> Reference:
         drivers=DriverTable(**_rows("drivers.yml")),
         catalogue=Catalogue(causes={row["code"]: Cause(**row) for row in unique(_rows("causes.yml"), "code")}),
         messages={row.pop("id"): Message(**row) for row in unique(_rows("messages.yml"), "id")},
+        items=load_items(),
+        xids=tuple(Xid(**row) for row in unique(_rows("xids.yml")["xids"], "number")),
     )
+
+
+@cache
+def load_items() -> ItemTable:
+    """The table of checks and benchmarks alone: a configuration that names some needs no other table."""
+    document = _rows("payload-items.yml")
+    rows = unique(document["items"], "id")
+    return ItemTable(budgets_s=document["budgets_s"], items=tuple(Item(**row) for row in rows))
 
 
 def unique(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:

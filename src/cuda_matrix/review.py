@@ -13,21 +13,27 @@ from cuda_matrix.cards import Card, find_gpu
 from cuda_matrix.config import Config, Image
 from cuda_matrix.explain import near, nearest
 from cuda_matrix.image_axes import Finding
-from cuda_matrix.payload_items import ITEMS, Kind, matches
+from cuda_matrix.payload_items import ItemTable, Kind, matches
 
 # Tags that are made to be pushed again: two runs may mean two images.
 _MOVING_TAGS = frozenset({"latest", "nightly", "main", "master", "edge", "dev", "canary", "rolling", "stable"})
+# Of what an image is expected to hold, these are no Python distributions, or known by their import name.
+_WITHOUT_DISTRIBUTION = frozenset({"torch", "cuda", "cudnn", "python"})
 _AXIS = re.compile(r"\{([^{}]*)\}")
 
 
-def mistakes(config: Config, causes: Collection[str]) -> Iterator[Finding]:
-    """Names that no table has. `causes`: the codes of the catalogue."""
+def unknown_causes(config: Config, causes: Collection[str]) -> Iterator[Finding]:
+    """Causes that the catalogue does not have. `causes`: its codes."""
     for index, entry in enumerate(config.policy.expect_fail):
         if entry.cause is not None and entry.cause not in causes:
             text = f"{entry.cause!r} is no cause of the catalogue{nearest(entry.cause, causes)}"
             yield Finding(("policy", "expect_fail", index, "cause"), text)
-    yield from _unmatched("check", "checks", config.payload.checks)
-    yield from _unmatched("benchmark", "benchmarks", config.payload.benchmarks)
+
+
+def unmatched_items(config: Config, items: ItemTable) -> Iterator[Finding]:
+    """Globs that name nothing in the payload's table."""
+    yield from _unmatched("check", items.ids("check"), config.payload.checks)
+    yield from _unmatched("benchmark", items.ids("benchmark"), config.payload.benchmarks)
 
 
 def remarks(config: Config, cards: tuple[Card, ...], today: date) -> Iterator[Finding]:
@@ -38,6 +44,11 @@ def remarks(config: Config, cards: tuple[Card, ...], today: date) -> Iterator[Fi
             what = f"the tag {tag!r} is pushed again and again" if tag else "no tag means `latest`, which changes"
             text = f"{what}: write the tag of one release, or a digest (name@sha256:…)"
             yield Finding(("images", index, "ref"), text)
+    for index, image in enumerate(config.images):
+        for name in sorted(image.expect.keys() - _WITHOUT_DISTRIBUTION):
+            if near(name, _WITHOUT_DISTRIBUTION):
+                text = f"{name!r} is looked up as a Python distribution{nearest(name, _WITHOUT_DISTRIBUTION)}"
+                yield Finding(("images", index, "expect", name), text, key=True)
     for name, runner in config.runners.items():
         if runner.gpu is not None and not find_gpu(runner.gpu, cards):
             text = f"{runner.gpu!r} is no card that cuda-matrix knows{_nearest_card(runner.gpu, cards)}"
@@ -57,12 +68,11 @@ def _without_effect(config: Config) -> Iterator[Finding]:
         yield Finding(("report",), text, key=True)
 
 
-def _unmatched(kind: Kind, field: str, globs: tuple[str, ...]) -> Iterator[Finding]:
-    known = [item.id for item in ITEMS if item.kind == kind]
+def _unmatched(kind: Kind, known: list[str], globs: tuple[str, ...]) -> Iterator[Finding]:
     for index, glob in enumerate(globs):
         if not any(matches(name, glob) for name in known):
             hint = nearest(glob, known) or f"; known: {', '.join(known)}"
-            yield Finding(("payload", field, index), f"{glob!r} matches no {kind}{hint}")
+            yield Finding(("payload", f"{kind}s", index), f"{glob!r} matches no {kind}{hint}")
 
 
 def _moving_tag(image: Image) -> str | None:

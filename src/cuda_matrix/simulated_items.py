@@ -29,6 +29,7 @@ STRUCK = {
 }
 _THROTTLED_SHARE = 0.8
 # Relative Frobenius error: typical, and the limit of the payload's own check.
+PRODUCTS = frozenset({"numerics.gemm.fp32", "numerics.gemm.fp16", "numerics.gemm.bf16"})
 _ERRORS = {"fp32": (4.5e-7, 1e-5), "fp16": (2.1e-4, 1e-3), "bf16": (1.7e-3, 6e-3)}
 
 
@@ -148,12 +149,15 @@ def image_expect(cell: SimulatedCell, expect: dict[str, str]) -> Result:
     """Are the versions those that the configuration expects?"""
     image = cell.image
     found = {"torch": image.torch, "cuda": image.cuda or "none", "cudnn": image.cudnn or "", "python": image.python}
-    wrong = [key for key in sorted(expect) if not _agrees(expect[key], found.get(key, ""))]
     if not expect:
         return {"status": "skip", "summary": "the configuration expects no versions"}
+    strange = sorted(expect.keys() - found.keys())
+    if strange:
+        return {"status": "unknown", "summary": f"the scenario does not say which {', '.join(strange)} the image has"}
+    wrong = [key for key in sorted(expect) if not _agrees(expect[key], found[key])]
     if not wrong:
         return {"status": "pass", "summary": ", ".join(f"{key} {found[key]}" for key in sorted(expect))}
-    evidence = "; ".join(f"{key}: expected {expect[key]}, found {found.get(key, '')}" for key in wrong)
+    evidence = "; ".join(f"{key}: expected {expect[key]}, found {found[key]}" for key in wrong)
     summary = ", ".join(wrong) + " is not what was expected"
     return {"status": "fail", "summary": summary, "evidence": evidence, "cause": "expectation-mismatch"}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from cuda_matrix import simulated_items
 from cuda_matrix.documents import load_table
 from cuda_matrix.errors import ConfigurationError
-from cuda_matrix.payload_items import ITEMS, Item, matches
+from cuda_matrix.payload_items import Item, ItemTable, matches
 from cuda_matrix.reference import data_text
 from cuda_matrix.result import Exit
 from cuda_matrix.scenario import Scenario
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cuda_matrix.model import Profile
     from cuda_matrix.tables import Reference
     from cuda_matrix.verdict import LaunchStage
 
@@ -29,7 +30,6 @@ DEMO = "demo-fleet.yml"
 FLOOD_LINES = 20_000
 FLOOD_LINE = b"[rank0] step 000000 loss 2.3105 lr 0.1000 images/s 812.4 | " + b"x" * 40 + b"\n"
 _STOPPING = frozenset({"hang", "oom", "cut-stream"})
-_PROFILES = ("smoke", "standard", "full")  # the order of Item.limits
 
 
 class Request(Protocol):
@@ -40,8 +40,8 @@ class Request(Protocol):
         """32 hex digits that begin every event line."""
 
     @property
-    def profile(self) -> str:
-        """smoke, standard or full."""
+    def profile(self) -> Profile:
+        """Which items, and how long."""
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -129,17 +129,20 @@ def events(cell: SimulatedCell, request: Request) -> Iterator[bytes]:
         return
     say = _Speaker(request.marker)
     yield say("hello", protocol=1, python=cell.image.python)
-    chosen, unmatched = _select(request)
-    planned = [{"id": i.id, "kind": i.kind, "limit_s": i.limits[_PROFILES.index(request.profile)]} for i in chosen]
-    yield say("plan", items=planned + [{"id": glob, "kind": kind, "limit_s": 0} for glob, kind in unmatched])
+    chosen, barren = _select(cell.reference.items, request)
+    planned = [{"id": i.id, "kind": i.kind, "limit_s": i.limits_s[request.profile]} for i in chosen]
+    yield say("plan", items=planned + [{"id": glob, "kind": kind, "limit_s": 0} for glob, kind, _ in barren])
     for name, value in _facts(cell):
         yield say("fact", name=name, value=value)
-    for glob, _ in unmatched:
-        yield say("end", id=glob, status="unknown", summary="no item of this payload matches this glob")
+    for glob, _, elsewhere in barren:
+        if elsewhere:
+            yield say("end", id=glob, status="skip", summary=f"the profile {request.profile} leaves this out")
+        else:
+            yield say("end", id=glob, status="unknown", summary="no item of this payload matches this glob")
     if any(fault.kind == "flood" for fault in cell.faults):
         yield from (FLOOD_LINE for _ in range(FLOOD_LINES))
     for item in chosen:
-        if item.on_device and cell.device is None:
+        if "first-kernel" in item.needs and cell.device is None:
             yield say("end", id=item.id, status="skip", summary="no usable GPU")
             continue
         yield say("start", id=item.id)
@@ -160,22 +163,22 @@ class _Speaker(NamedTuple):
         return f"{self.marker} {json.dumps({'event': event, **keys})}\n".encode("ascii")
 
 
-def _select(request: Request) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The items asked for with what they need, in the payload's order; and the globs that match none."""
+def _select(table: ItemTable, request: Request) -> tuple[list[Item], list[tuple[str, str, bool]]]:
+    """The items asked for with what they need, in the payload's order; and globs without one: glob, kind, known."""
+    offered = {item.id: item for item in table.items if request.profile in item.limits_s}
     wanted: set[str] = set()
-    unmatched: list[tuple[str, str]] = []
+    barren: list[tuple[str, str, bool]] = []
     for kind, globs in (("check", request.checks), ("benchmark", request.benchmarks)):
         for glob in globs:
-            found = {item.id for item in ITEMS if item.kind == kind and matches(item.id, glob)}
-            wanted |= found
-            if not found and glob not in [other for other, _ in unmatched]:
-                unmatched.append((glob, kind))
-    chosen = [item for item in ITEMS if item.id in wanted]
-    if any(item.on_device for item in chosen):
-        wanted |= {"first-kernel", "torch.import"}
-    if any(item.needs_torch for item in chosen):
-        wanted.add("torch.import")
-    return [item for item in ITEMS if item.id in wanted], unmatched
+            known = {item.id for item in table.items if item.kind == kind and matches(item.id, glob)}
+            here = known & offered.keys()
+            wanted |= here
+            if not here and glob != "*" and glob not in [other for other, _, _ in barren]:
+                barren.append((glob, kind, bool(known)))
+    for item in reversed(offered.values()):  # what an item needs stands before it
+        if item.id in wanted:
+            wanted.update(item.needs)
+    return [item for item in offered.values() if item.id in wanted], barren
 
 
 def _facts(cell: SimulatedCell) -> Iterator[tuple[str, Any]]:
@@ -220,7 +223,7 @@ def _result(cell: SimulatedCell, item: Item, request: Request) -> dict[str, Any]
             return {"status": "fail", "summary": text[:80], "device": cell.device, "evidence": text}
     if item.kind == "benchmark":
         return simulated_items.benchmark(cell, item.id, item.unit)
-    if item.id.startswith("numerics."):
+    if item.id in simulated_items.PRODUCTS:
         return simulated_items.numerics(cell, item.id.rsplit(".", maxsplit=1)[1])
     image = cell.image
     simple = {
@@ -233,10 +236,12 @@ def _result(cell: SimulatedCell, item: Item, request: Request) -> dict[str, Any]
     }
     if item.id in simple:
         return dict(simple[item.id])
-    return {
+    by_rule = {
         "host.driver": lambda: simulated_items.host_driver(cell),
         "torch.cuda-build": lambda: simulated_items.cuda_build(cell, request.expect),
         "image.expect": lambda: simulated_items.image_expect(cell, request.expect),
         "first-kernel": lambda: simulated_items.first_kernel(cell),
         "training.cnn": lambda: simulated_items.training(cell),
-    }[item.id]()
+    }.get(item.id)
+    # What no rule or published figure decides is not made up.
+    return by_rule() if by_rule else {"status": "skip", "summary": "not simulated"}

@@ -13,6 +13,8 @@ from cuda_matrix.cards import Card
 from cuda_matrix.catalogue import Catalogue
 from cuda_matrix.drivers import DriverTable
 from cuda_matrix.model import Frozen
+from cuda_matrix.payload_items import ItemTable
+from cuda_matrix.xids import Xid
 
 # What a message's text may name: the driver's CUDA as CUDA's own number, the card, the build, the image.
 MESSAGE_FACTS = frozenset({"found", "device_name", "capability", "arch_list", "image", "image_cuda"})
@@ -34,3 +36,5 @@ class Reference(Frozen):
     drivers: DriverTable
     catalogue: Catalogue
     messages: dict[str, Message]
+    items: ItemTable
+    xids: tuple[Xid, ...]

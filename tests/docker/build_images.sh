@@ -29,7 +29,7 @@ logged() { # log, command…: the log is shown only where the command fails
   }
 }
 
-# bookworm or trixie, without documents: a smaller image is a quicker push.
+# One of Debian's releases, without documents: a smaller image is a quicker push.
 build_base() {
   local suite=$1 root=$work/$1
   docker image inspect "cm-base:$suite" >/dev/null 2>&1 && return
@@ -44,7 +44,9 @@ build_base() {
 
 bootstrap() { # suite, folder; begins afresh after a failed try
   rm -rf "$2"
-  debootstrap --variant=minbase "$1" "$2" "$mirror"
+  local script=/usr/share/debootstrap/scripts/$1
+  [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid # a release newer than this debootstrap
+  debootstrap --variant=minbase "$1" "$2" "$mirror" "$script"
 }
 
 build() {
@@ -66,9 +68,9 @@ all() { # run every argument as a command at the same time; fail if one does
   return $failed
 }
 
-all "build_base bookworm" "build_base trixie"
-all "build torch113" "build torch26" "build bare" # what others are derived from
+all "build_base bookworm" "build_base trixie" "build_base forky"
+all "build torch113" "build torch26" "build torch-newest" "build bare" # what others are derived from
 for folder in "$images"/*/; do
   name=$(basename "$folder")
-  case $name in torch113 | torch26 | bare) ;; *) build "$name" ;; esac
+  case $name in torch113 | torch26 | torch-newest | bare) ;; *) build "$name" ;; esac
 done

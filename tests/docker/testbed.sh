@@ -53,6 +53,7 @@ add_gpu_support() {
   mkdir -p "$hook"
   install -m 755 "$here/nvidia-hook/nvidia-container-runtime-hook" "$hook/"
   install -m 644 "$here/nvidia-hook/nvidia-smi.sh" "$hook/"
+  python3 "$here/../lab/build.py" "$hook"
   PATH=$hook:$PATH
   export CUDA_MATRIX_TEST_GPU_FILE=$state/gpu
 }

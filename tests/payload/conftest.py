@@ -14,8 +14,34 @@ from typing import Any
 import pytest
 
 from cuda_matrix.protocol import Request, deployment, payload_sources
+from cuda_matrix.reference import load_reference
 
 MARKER = "0123456789abcdef" * 2
+LAB = Path(__file__).resolve().parent.parent / "lab"
+
+# A sitecustomize.py: wraps the loader of torch so that something is done as soon as torch is there.
+AFTER_TORCH = """
+import importlib.abc, importlib.machinery, json, os, sys
+
+def after(torch):
+    CALLS
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+            def exec_module(module):
+                sys.meta_path[:] = [each for each in sys.meta_path if each is not self]
+                load(module)
+                after(module)
+            spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
 
 
 @dataclass
@@ -70,13 +96,23 @@ class Deployed:
         self.home = root / "home"
         for directory in (self.root / "cuda_matrix_payload", self.bin, self.site, self.home):
             directory.mkdir(parents=True)
-        self._sources = payload_sources()
+        self._sources = payload_sources(load_reference())
+        self._search_path = [self.site]
+        self._hooks: dict[str, str] = {}
+        self.variables: dict[str, str] = {}
 
-    def items(self, table: str, checks: str = "") -> None:
+    def items(self, *rows: dict[str, Any], checks: str = "", budgets_s: dict[str, float] | None = None) -> None:
         """Replace the table of items, and add a module `checks_stub` that it may refer to."""
-        source = f"from .table import Item\nITEMS = ({table},)\n"
-        self._sources["cuda_matrix_payload/items.py"] = source.encode()
+        self._sources["items.json"] = json.dumps({"items": rows, "budgets_s": budgets_s or {}}).encode()
         self._sources["cuda_matrix_payload/checks_stub.py"] = checks.encode()
+
+    def module(self, name: str, source: str) -> None:
+        """Add or replace a module of the payload."""
+        self._sources[f"cuda_matrix_payload/{name}.py"] = source.encode()
+
+    def cards(self, *rows: dict[str, Any]) -> None:
+        """Replace the table of cards."""
+        self._sources["cards.json"] = json.dumps(rows).encode()
 
     def script(self, edit) -> None:
         """Change start.sh."""
@@ -86,6 +122,29 @@ class Deployed:
         """Install a stand-in for torch."""
         (self.site / "torch").mkdir()
         (self.site / "torch" / "__init__.py").write_text(source)
+
+    def use(self, site: Path) -> None:
+        """Let the payload find the packages of another site directory, after those of its own."""
+        self._search_path.append(site)
+
+    def mutate(self, source: str) -> None:
+        """Break torch: `source` defines `mutate(torch)`, which every payload process calls right after its import."""
+        (self.site / "mutation.py").write_text(source)
+        self._hook("mutation", "mutate(torch)")
+
+    def pretend_cuda(self, **settings: Any) -> None:
+        """Let a torch without a card behave as if it had some (tests/lab/pretend_cuda.py)."""
+        for part in (LAB / "pretend_cuda.py", *LAB.glob("pretend_cuda_*.py")):
+            (self.site / part.name).write_bytes(part.read_bytes())
+        self.variables["CM_PRETEND_CUDA"] = json.dumps(settings)
+        self._hook("pretend_cuda", "install(torch, json.loads(os.environ['CM_PRETEND_CUDA']))")
+
+    def _hook(self, module: str, call: str) -> None:
+        """Have `module.call` done after `import torch`; a mutation after the pretence."""
+        self._hooks[module] = call
+        order = sorted(self._hooks, key=["pretend_cuda", "mutation"].index)
+        calls = "".join(f"import {name}; {name}.{self._hooks[name]}\n    " for name in order)
+        (self.site / "sitecustomize.py").write_text(AFTER_TORCH.replace("CALLS", calls))
 
     def executable(self, name: str, script: str) -> Path:
         """Put an executable on PATH."""
@@ -98,7 +157,8 @@ class Deployed:
         return {
             "PATH": f"{self.bin}:/usr/bin:/bin",
             "HOME": str(self.home),
-            "PYTHONPATH": str(self.site),
+            "PYTHONPATH": os.pathsep.join(map(str, self._search_path)),
+            **self.variables,
             **(extra or {}),
         }
 
@@ -136,6 +196,15 @@ class Deployed:
 @pytest.fixture
 def deployed(tmp_path: Path) -> Deployed:
     return Deployed(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def real_torch() -> Path:
+    """A site directory with a real PyTorch for this Python: $CUDA_MATRIX_TEST_TORCH."""
+    place = os.environ.get("CUDA_MATRIX_TEST_TORCH")
+    if not place:
+        pytest.skip("needs a real PyTorch: set CUDA_MATRIX_TEST_TORCH to a site directory (tests/README.md)")
+    return Path(place)
 
 
 @pytest.fixture

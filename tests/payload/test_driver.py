@@ -26,7 +26,6 @@ echo 'Failed to initialize NVML: Driver/library version mismatch'
 exit 18
 """
 HANG = "#!/bin/sh\nsleep 600\n"
-TABLE = 'Item("host.driver", "check", "checks_host:driver", (30, 30, 30))'
 
 
 def driver(deployed, script, gpu_required=True):

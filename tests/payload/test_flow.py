@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from builders import item_row
 from cuda_matrix.protocol import EventStream
 from cuda_matrix.result import Exit
 
-LIMITS = "(2, 2, 2)"
 MARKER = "0123456789abcdef" * 2
 
 CHECKS = """
@@ -75,12 +76,12 @@ def long_log(context):
 """
 
 
-def table(*names: str) -> str:
-    return ", ".join(f'Item("{name}", "check", "checks_stub:{name}", {LIMITS})' for name in names)
+def table(*names: str) -> list[dict[str, Any]]:
+    return [item_row(name, f"checks_stub:{name}") for name in names]
 
 
-def with_after(name: str) -> str:
-    return table(name) + f', Item("after", "check", "checks_stub:fine", {LIMITS})'
+def with_after(name: str) -> list[dict[str, Any]]:
+    return [*table(name), item_row("after", "checks_stub:fine")]
 
 
 def test_empty_selection_says_hello_plans_nothing_and_is_done(deployed):
@@ -96,7 +97,7 @@ def test_empty_selection_says_hello_plans_nothing_and_is_done(deployed):
 
 
 def test_events_come_in_the_order_of_the_protocol(deployed):
-    deployed.items(table("fine"), CHECKS)
+    deployed.items(*table("fine"), checks=CHECKS)
     run = deployed.run()
     assert [kind for kind in run.kinds() if kind != "fact"] == ["hello", "plan", "start", "end", "done"]
     assert run.events[0] == {"event": "hello", "protocol": 1, "python": sys.version.split()[0]}
@@ -122,7 +123,7 @@ def test_events_come_in_the_order_of_the_protocol(deployed):
     ],
 )
 def test_a_check_that_misbehaves_costs_itself_alone(deployed, name, status, evidence):
-    deployed.items(with_after(name), CHECKS)
+    deployed.items(*with_after(name), checks=CHECKS)
     run = deployed.run()
     assert run.statuses() == {name: status, "after": "pass"}
     assert run.end(name).get("evidence") == evidence
@@ -131,14 +132,14 @@ def test_a_check_that_misbehaves_costs_itself_alone(deployed, name, status, evid
 
 
 def test_a_segfault_names_its_signal_and_the_line_that_did_it(deployed):
-    deployed.items(table("segfault"), CHECKS)
+    deployed.items(*table("segfault"), checks=CHECKS)
     end = deployed.run().end("segfault")
     assert end["numbers"] == {"signal": 11, "signal_name": "SIGSEGV"}
     assert "in segfault" in end["log"]
 
 
 def test_a_hang_keeps_its_output_and_says_where_it_hung(deployed):
-    deployed.items(table("hang"), CHECKS)
+    deployed.items(*table("hang"), checks=CHECKS)
     end = deployed.run().end("hang")
     assert end["summary"] == "stopped after 2.0 s: no result within its time limit"
     assert "waiting" in end["log"]
@@ -146,21 +147,21 @@ def test_a_hang_keeps_its_output_and_says_where_it_hung(deployed):
 
 
 def test_an_exception_leaves_its_traceback_in_the_log(deployed):
-    deployed.items(table("raises"), CHECKS)
+    deployed.items(*table("raises"), checks=CHECKS)
     end = deployed.run().end("raises")
     assert end["summary"] == "raised RuntimeError"
     assert end["log"].rstrip().endswith("second line")
 
 
 def test_two_hundred_megabytes_of_output_cost_no_memory(deployed):
-    deployed.items(table("flood"), CHECKS)
+    deployed.items(*table("flood"), checks=CHECKS)
     run = deployed.run()
     assert len(run.end("flood")["log"]) <= 16000
     assert len(run.stdout) + len(run.stderr) < 100_000
 
 
 def test_what_a_check_prints_is_never_an_event(deployed):
-    deployed.items(with_after("forge"), CHECKS)
+    deployed.items(*with_after("forge"), checks=CHECKS)
     run = deployed.run()
     assert run.end("after")["status"] == "pass"
     assert run.kinds().count("end") == 2
@@ -168,7 +169,7 @@ def test_what_a_check_prints_is_never_an_event(deployed):
 
 
 def test_results_are_strict_bounded_json(deployed):
-    deployed.items(table("odd_numbers"), CHECKS)
+    deployed.items(*table("odd_numbers"), checks=CHECKS)
     end = deployed.run().end("odd_numbers")
     assert end["numbers"]["nan"] == "nan"
     assert end["numbers"]["inf"] == "inf"
@@ -180,10 +181,8 @@ def test_results_are_strict_bounded_json(deployed):
 
 def test_the_host_reads_the_stream_without_an_anomaly(deployed):
     names = ["fine", "segfault", "raises", "forge", "odd_numbers", "long_log"]
-    deployed.items(
-        table(*names) + ', Item("rate", "benchmark", "checks_stub:fine", (2, 2, 2), ("raises",), unit="images/s")',
-        CHECKS,
-    )
+    rate = item_row("rate", "checks_stub:fine", kind="benchmark", needs=["raises"], unit="images/s")
+    deployed.items(*table(*names), rate, checks=CHECKS)
     run = deployed.run()
     stream = EventStream(MARKER)
     stream.feed(run.stdout)
@@ -195,7 +194,7 @@ def test_the_host_reads_the_stream_without_an_anomaly(deployed):
 
 
 def test_the_cells_time_limit_ends_what_runs_and_skips_the_rest(deployed):
-    deployed.items(with_after("hang"), CHECKS)
+    deployed.items(*with_after("hang"), checks=CHECKS)
     run = deployed.run(limit_s=1.0)
     assert run.statuses() == {"hang": "timeout", "after": "skip"}
     assert run.end("after")["summary"] == "the cell's time limit was reached"
@@ -205,16 +204,15 @@ def test_the_cells_time_limit_ends_what_runs_and_skips_the_rest(deployed):
 
 
 def test_a_glob_that_selects_nothing_is_seen(deployed):
-    deployed.items(table("fine"), CHECKS)
+    deployed.items(*table("fine"), checks=CHECKS)
     run = deployed.run(checks=("fine", "fnie"))
     assert run.planned() == ["fine", "fnie"]
     assert run.statuses() == {"fine": "pass", "fnie": "unknown"}
 
 
 def test_what_an_item_needs_is_planned_with_it(deployed):
-    deployed.items(
-        table("fine", "raises") + ', Item("last", "check", "checks_stub:fine", (2, 2, 2), ("raises",))', CHECKS
-    )
+    last = item_row("last", "checks_stub:fine", needs=["raises"])
+    deployed.items(*table("fine", "raises"), last, checks=CHECKS)
     run = deployed.run(checks=("last",))
     assert run.statuses() == {"raises": "fail", "last": "skip"}
     assert "start" not in [event["event"] for event in run.events if event.get("id") == "last"]
@@ -222,8 +220,8 @@ def test_what_an_item_needs_is_planned_with_it(deployed):
 
 def test_sigterm_kills_the_check_and_its_children_at_once(deployed, tmp_path):
     deployed.items(
-        'Item("tree", "check", "checks_stub:tree", (60, 60, 60))',
-        f"""
+        item_row("tree", "checks_stub:tree", 60),
+        checks=f"""
 import os, subprocess, time
 def tree(context):
     child = subprocess.Popen(["sleep", "600"])
@@ -266,7 +264,7 @@ def _alive(pid: int) -> bool:
     ],
 )
 def test_the_images_environment_does_not_matter(deployed, environment):
-    deployed.items(table("fine", "raises"), CHECKS)
+    deployed.items(*table("fine", "raises"), checks=CHECKS)
     run = deployed.run(env=environment)
     assert run.statuses() == {"fine": "pass", "raises": "fail"}
     assert run.kinds()[-1] == "done"
@@ -274,21 +272,21 @@ def test_the_images_environment_does_not_matter(deployed, environment):
 
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_closed_standard_descriptors_do_not_matter(deployed, closed):
-    deployed.items(table("segfault", "fine"), CHECKS)
+    deployed.items(*table("segfault", "fine"), checks=CHECKS)
     command = " ".join(f"'{part}'" for part in deployed.command())
     run = deployed.run(command=["/bin/sh", "-c", f"exec {command} {closed}"])
     assert run.statuses() == {"segfault": "crash", "fine": "pass"}
 
 
 def test_no_bytecode_is_written(deployed):
-    deployed.items(table("fine"), CHECKS)
+    deployed.items(*table("fine"), checks=CHECKS)
     deployed.torch("x = 1")
     deployed.run()
     assert list(deployed.root.parent.rglob("__pycache__")) == []
 
 
 def test_a_reader_that_went_away_ends_the_payload(deployed):
-    deployed.items(table("hang"), CHECKS)
+    deployed.items(*table("hang"), checks=CHECKS)
     deployed.write()
     read, write = os.pipe()
     with subprocess.Popen(

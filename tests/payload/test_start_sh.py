@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from builders import item_row
+
 SHELLS = [shell for shell in ("/bin/sh", "/usr/bin/dash", "/bin/busybox") if shutil.which(shell)]
 
 
@@ -130,8 +132,8 @@ def test_a_payload_that_ends_by_a_signal_is_not_run_twice(deployed, shell):
 def test_sigterm_reaches_the_payload(deployed, shell):
     deployed.executable("python3", wrapper(sys.executable))
     deployed.items(
-        'Item("slow", "check", "checks_stub:slow", (60, 60, 60))',
-        "import time\ndef slow(context):\n    time.sleep(600)\n",
+        item_row("slow", "checks_stub:slow", 60),
+        checks="import time\ndef slow(context):\n    time.sleep(600)\n",
     )
     deployed.write()
     command = [*shell, str(deployed.root / "start.sh")]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-ITEMS = """
-Item("first", "check", "checks_stub:fine", (2, 2, 2)),
-Item("torch.import", "check", "checks_torch:imported", (2, 2, 2), torch=True),
-Item("between", "check", "checks_stub:fine", (2, 2, 2)),
-Item("work", "check", "checks_stub:fine", (2, 2, 2), ("torch.import",)),
-Item("last", "check", "checks_stub:fine", (2, 2, 2))
-"""
+from builders import item_row
+
+ITEMS = (
+    item_row("first", "checks_stub:fine"),
+    item_row("torch.import", "checks_torch:imported"),
+    item_row("between", "checks_stub:fine"),
+    item_row("work", "checks_stub:fine", needs=["torch.import"]),
+    item_row("last", "checks_stub:fine"),
+)
 CHECKS = """
 from .context import passed
 
@@ -25,7 +27,7 @@ version = types.SimpleNamespace(cuda="12.1")
 
 
 def run_with(deployed, source):
-    deployed.items(ITEMS, CHECKS)
+    deployed.items(*ITEMS, checks=CHECKS)
     deployed.torch(source)
     run = deployed.run()
     assert run.kinds()[-1] == "done"
@@ -90,7 +92,7 @@ def test_noise_at_import_corrupts_no_event_and_is_kept(deployed):
 
 
 def test_torch_is_imported_only_where_an_item_needs_it(deployed):
-    deployed.items(ITEMS, CHECKS)
+    deployed.items(*ITEMS, checks=CHECKS)
     deployed.torch("raise SystemExit('imported')")
     assert deployed.run(checks=("first", "last")).statuses() == {"first": "pass", "last": "pass"}
 
@@ -105,13 +107,55 @@ def kill_worker(context):
     time.sleep(600)
 """
     )
-    table = """
-Item("torch.import", "check", "checks_torch:imported", (5, 5, 5), torch=True),
-Item("kill", "check", "checks_stub:kill_worker", (5, 5, 5)),
-Item("work", "check", "checks_stub:fine", (5, 5, 5), ("torch.import",))
-"""
-    deployed.items(table, checks)
+    deployed.items(
+        item_row("torch.import", "checks_torch:imported", 5),
+        item_row("kill", "checks_stub:kill_worker", 5),
+        item_row("work", "checks_stub:fine", 5, needs=["torch.import"]),
+        checks=checks,
+    )
     deployed.torch(GOOD)
     run = deployed.run()
     assert run.statuses() == {"torch.import": "pass", "kill": "crash", "work": "pass"}
     assert run.end("kill")["evidence"] == "Killed (signal 9)"
+
+
+DECLARED = (
+    item_row("torch.import", "checks_torch:imported"),
+    item_row("image.expect", "checks_torch:expect"),
+    item_row("work", "checks_stub:fine", needs=["torch.import"]),
+)
+MISSING = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"
+
+
+def run_declared(deployed, source, **expect):
+    deployed.items(*DECLARED, checks=CHECKS)
+    deployed.torch(source)
+    return deployed.run(expect=expect)
+
+
+def test_an_image_that_shall_have_no_torch_and_has_none(deployed):
+    run = run_declared(deployed, MISSING, torch="none", cuda="none")
+    assert run.statuses() == {"torch.import": "skip", "image.expect": "pass", "work": "skip"}
+    assert run.end("torch.import")["summary"] == "no torch here, as declared"
+    assert run.end("torch.import").get("cause") is None
+
+
+def test_an_image_that_shall_have_no_torch_and_has_one(deployed):
+    (deployed.site / "torch-2.2.0.dist-info").mkdir()
+    run = run_declared(deployed, GOOD, torch="none")
+    assert run.end("image.expect")["cause"] == "expectation-mismatch"
+    assert run.end("image.expect")["evidence"] == "torch: expected none, found 2.2.0"
+
+
+def test_without_torch_the_other_expectations_are_still_compared(deployed):
+    (deployed.site / "Some_Package-1.4.2.dist-info").mkdir()
+    run = run_declared(deployed, MISSING, torch="2.2.0", **{"some-package": "1.4"})
+    assert (run.statuses()["torch.import"], run.statuses()["image.expect"]) == ("fail", "skip")
+    run = deployed.run(expect={"torch": "2.2.0", "some-package": "1.5"})
+    assert run.end("image.expect")["evidence"] == "some-package: expected 1.5, found 1.4.2"
+
+
+def test_expectations_alone_say_the_same_as_with_their_neighbours(deployed):
+    run = run_declared(deployed, GOOD, torch="2.2.0", cuda="12.1")
+    alone = deployed.run(checks=("image.expect",), expect={"torch": "2.2.0", "cuda": "12.1"})
+    assert run.statuses()["image.expect"] == alone.statuses()["image.expect"] == "pass"

@@ -12,10 +12,12 @@ import secrets
 import sys
 import time
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cuda_matrix import protocol, result_files
 from cuda_matrix.adapters.console_progress import ConsoleProgress
+from cuda_matrix.adapters.kernel_log import HostKernelLog, Places
 from cuda_matrix.adapters.signals import deferred
 from cuda_matrix.execute import Run, run_cells
 from cuda_matrix.model import EngineName
@@ -73,12 +75,28 @@ def run_and_record(
         engine=engine,
         run_id=run_id,
         tool_version=__version__,
-        sources=protocol.payload_sources(),
+        sources=protocol.payload_sources(load_reference()),
         reference=load_reference(),
         clock=lambda: datetime.now(timezone.utc),
         elapsed=time.monotonic,
         new_marker=lambda: secrets.token_hex(16),
         progress=progress,
         shield=deferred,
+        kernel_log=_kernel_log(engine.name, os.environ),
     )
     run_cells(run, plan, cells, attempts, lambda result: result_files.write_result(out, result))
+
+
+def _kernel_log(engine: EngineName, environ: Mapping[str, str]) -> HostKernelLog | None:
+    """The log of this machine, and which daemons are of it; a simulated cell runs on none."""
+    if engine is EngineName.SIMULATED:
+        return None
+
+    def address(docker_host: str | None) -> str | None:
+        if engine is EngineName.LOCAL:
+            return None
+        from cuda_matrix.adapters.endpoint import endpoint
+
+        return endpoint(environ, docker_host).get("base_url")
+
+    return HostKernelLog(Places(search_path=environ.get("PATH", os.defpath)), cache(address))

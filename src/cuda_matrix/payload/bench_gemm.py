@@ -1,20 +1,33 @@
-"""Owns the GEMM benchmarks: TFLOP/s of one square product of random matrices."""
+"""Owns the GEMM benchmarks: TFLOP/s of a square product of random matrices, and its share of what the card can do.
+
+Must not know how a product is computed or verified (products), nor how it is timed.
+"""
 
 from __future__ import annotations
 
-from . import samples, timing
-from .checks_numerics import lacks
-from .context import exception_line, failed, result, skipped
+from . import figures, products, timing
+from .context import exception_line, failed, skipped
 
-SEED = 20240503
-CPU_SIZE = 512  # rows and columns
-CUDA_SIZES = ((6e9, 8192), (0.0, 4096))  # from this many bytes of GPU memory on, this size
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+CPU_SIZE = 256  # rows and columns: half precision is slow on a CPU
+# From this many bytes of GPU memory on, this size. Six products of it may lie in memory at once.
+CUDA_SIZES = ((60e9, 16384), (8e9, 8192), (2e9, 4096), (0.0, 2048))
+# Without tensor cores a larger one takes too long for twenty samples; fp8 sums lose digits with the size.
+LARGEST = {"fp32": 8192, "fp8": 8192}
+TF32_FROM = 5e-5  # relative Frobenius error: TF32 has more, IEEE single precision less
+# Compute capability from which a card has the format in its tensor cores.
+_SINCE = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9), "int8": (7, 2)}
+_NEEDS = {"fp8": ("_scaled_mm", "float8_e4m3fn"), "int8": ("_int_mm",)}  # of torch
+_CUDA_ONLY = ("tf32", "fp8", "int8")
 
 
 def fp32(context):
     """IEEE single precision (TF32 off)."""
     return _benchmark(context, "fp32")
+
+
+def tf32(context):
+    """Single precision operands, rounded to TF32 by the tensor cores."""
+    return _benchmark(context, "tf32")
 
 
 def fp16(context):
@@ -27,70 +40,114 @@ def bf16(context):
     return _benchmark(context, "bf16")
 
 
-def _benchmark(context, dtype_name):
+def fp8(context):
+    """float8_e4m3fn, one scale per operand."""
+    return _benchmark(context, "fp8")
+
+
+def int8(context):
+    """8-bit integers, exact."""
+    return _benchmark(context, "int8")
+
+
+def _benchmark(context, name):
     import torch
 
     device = torch.device(context.device)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-    else:
-        torch.set_num_threads(timing.CPU_THREADS)
-    size = _size(torch, device)
-    budget = timing.BUDGETS[context.profile]
-    try:
-        measurement, sound, ran_on = _measure(torch, device, getattr(torch, _DTYPES[dtype_name]), size, budget)
-    except RuntimeError as error:
-        if not lacks(torch, device, dtype_name, error):
-            raise
-        text = f"{dtype_name} products are not implemented on {device} in this torch"
-        return skipped(text, device=str(device), evidence=exception_line(error))
-    numbers = {"size": size, "rounds": budget.rounds, "steps_per_sample": measurement.steps, "precision": dtype_name}
+    reason = lacking(torch, device, name)
+    if reason:
+        return skipped(reason, device=str(device))
+    _set_precision(torch, name)
+    size = _size(torch, device, name)
+    numbers = {"size": size, "precision": name}
     if device.type == "cpu":
         numbers["cpu_threads"] = timing.CPU_THREADS
-    if ran_on != context.device:
-        text = f"asked for {context.device}, the result lies on {ran_on}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", device=ran_on, numbers=numbers)
-    if not sound:
-        text = "the product is not finite, or all zero"
-        return failed(text, evidence=text, cause="numerics-wrong", device=ran_on, numbers=numbers)
-    return judge(measurement, 2.0 * size**3 / 1e12, numbers, ran_on)
+    try:
+        product = products.made(torch, device, size, name)
+        product.step()
+    except (RuntimeError, NotImplementedError) as error:
+        if not _not_implemented(error):
+            raise
+        text = f"{name} products are not implemented on {device} in this torch"
+        return skipped(text, device=str(device), evidence=exception_line(error))
+    product.put_aside()
+    measurement = yield from timing.measured(context, torch, product.step, after_round=product.put_aside)
+    numbers["frobenius"], numbers["max_over_mean"] = product.errors()
+    return judge(context, measurement, numbers, product.ran_on, name)
 
 
-def judge(measurement, tflop_per_step, numbers, ran_on):
-    """The result for samples in seconds per product."""
-    keys = {"device": ran_on, "numbers": numbers}
-    wrong = samples.impossible(measurement.all)
+def judge(context, measurement, numbers, ran_on, name) -> dict:
+    """The result for samples in seconds per product, and for the errors of the rows that were verified."""
+    size = numbers["size"]
+    answer = figures.judged(context, measurement, 2.0 * size**3 / 1e12, numbers, ran_on, f"{size}×{size}")
+    limits = {limit: context.thresholds[limit] for limit in _limits(context, ran_on)}
+    answer["thresholds"].update(limits)
+    if answer.get("cause"):  # it ran elsewhere
+        return answer
+    wrong = judge_product(numbers, limits)
     if wrong:
-        return result("invalid", wrong, evidence=wrong, **keys)
-    rates = [[tflop_per_step / seconds for seconds in each] for each in measurement.rounds]
-    summary = samples.summarise([rate for each in rates for rate in each])
-    numbers["drift"] = samples.drift(rates)
-    device_type = ran_on.partition(":")[0]
-    status, remark = samples.judge_spread(summary, device_type)
-    text = "{:.4g} TFLOP/s on {}, {}×{}".format(summary["median"], ran_on, numbers["size"], numbers["size"])
-    if remark:
-        text += ": " + remark
-    return result(status, text, samples=summary, thresholds=samples.bounds(device_type), **keys)
+        keys = {key: answer[key] for key in ("device", "numbers", "thresholds")}
+        return failed(f"the {name} products that were timed are wrong", evidence=wrong, cause="numerics-wrong", **keys)
+    if name == "tf32" and numbers["frobenius"] < TF32_FROM:
+        text = "TF32 was switched on and not used: F = {:.2g}".format(numbers["frobenius"])
+        return figures.worsen(answer, "warn", text)
+    if not ran_on.startswith("cuda"):
+        return answer
+    return figures.against_peak(context, answer, figures.card_peak(context.card, name))
 
 
-def _size(torch, device):
+def judge_product(numbers, limits) -> str:
+    """What is wrong with the verified rows, or ""."""
+    for name in ("frobenius", "max_over_mean"):
+        limit = limits.get(name + "_cpu", limits.get(name))
+        if limit is not None and not numbers[name] <= limit:
+            return "{} = {:.3g}, above {:g}".format("F" if name == "frobenius" else "M", numbers[name], limit)
+    return ""
+
+
+def lacking(torch, device, name) -> str:
+    """Why there is no such product on this device with this torch, or ""."""
+    if device.type == "cpu":
+        return f"needs a GPU: {name} products are the tensor cores'" if name in _CUDA_ONLY else ""
+    missing = [attribute for attribute in _NEEDS.get(name, ()) if not hasattr(torch, attribute)]
+    if missing:
+        return f"this torch has no torch.{missing[0]}"
+    capability = torch.cuda.get_device_capability(device)
+    since = _SINCE.get(name)
+    if since and tuple(capability) < since:
+        return "compute capability {}.{} has no {} in its tensor cores ({}.{} has)".format(*capability, name, *since)
+    return ""
+
+
+def _limits(context, ran_on):
+    suffix = "_cpu" if ran_on.startswith("cpu") and "frobenius_cpu" in context.thresholds else ""
+    names = ("frobenius" + suffix, "max_over_mean" + suffix)
+    return [name for name in names if name in context.thresholds]
+
+
+def _set_precision(torch, name):
+    """Sums in single precision, and TF32 only where it is the matter. By the old flags: mixing raises in torch 2.9."""
+    matmul = getattr(getattr(torch.backends, "cuda", None), "matmul", None)
+    flags = {
+        "allow_tf32": name == "tf32",
+        "allow_fp16_reduced_precision_reduction": False,
+        "allow_bf16_reduced_precision_reduction": False,
+    }
+    for flag, value in flags.items():
+        try:
+            setattr(matmul, flag, value)
+        except (AttributeError, AssertionError):  # older than the flag
+            continue
+
+
+def _not_implemented(error) -> bool:
+    """Narrow on purpose: on a card that has the format, "not supported" is a failure and no reason to skip."""
+    return "not implemented for" in str(error) or "Could not run" in str(error)
+
+
+def _size(torch, device, name):
     if device.type == "cpu":
         return CPU_SIZE
     memory = torch.cuda.get_device_properties(device).total_memory
-    return next(size for least, size in CUDA_SIZES if memory >= least)
-
-
-def _measure(torch, device, dtype, size, budget):
-    """(measurement, whether the product is finite and not zero, device that it lies on)."""
-    generator = torch.Generator().manual_seed(SEED)
-    left = torch.randn(size, size, generator=generator).to(device=device, dtype=dtype)
-    right = torch.randn(size, size, generator=generator).to(device=device, dtype=dtype)
-    product = left @ right
-
-    def step():
-        torch.matmul(left, right, out=product)
-
-    measurement = timing.measure(torch, device, step, budget)
-    values = product.float()
-    sound = bool(values.isfinite().all()) and float(values.abs().max()) > 0
-    return measurement, sound, str(product.device)
+    size = next(size for least, size in CUDA_SIZES if memory >= least)
+    return min(size, LARGEST.get(name, size))

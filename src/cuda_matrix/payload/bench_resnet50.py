@@ -1,17 +1,16 @@
-"""Owns the training benchmark: images/s of ResNet-50 on synthetic images, optimiser step included.
+"""Owns the ResNet-50 benchmarks: images/s of training (optimiser step included) and of inference, on synthetic images.
 
-On CUDA: 224×224, mixed precision in fp16 with loss scaling, channels_last, SGD with momentum; the batch is chosen by
-memory, and halved where it does not fit. On the CPU: fp32, tiny images and batch: it proves the code path and ranks
-nothing.
+On CUDA: 224×224 images; mixed precision in fp16 with loss scaling and channels_last, TF32, or strict fp32. The batch is
+chosen by memory, and halved where it does not fit. On the CPU: fp32, tiny images and batch: it proves the code path and
+ranks nothing.
 """
 
 from __future__ import annotations
 
-import gc
-import resource
+import copy
 
-from . import resnet, samples, timing
-from .context import failed, result
+from . import batches, figures, learning, resnet, samples, timing
+from .context import failed, skipped
 
 SEED = 20240504
 CUDA_SIDE = 224  # pixels
@@ -19,135 +18,230 @@ CPU_SIDE, CPU_BATCH = 64, 2
 # From this many bytes of GPU memory on, this batch to begin with.
 CUDA_BATCHES = ((40e9, 256), (20e9, 128), (10e9, 64), (6e9, 32), (0.0, 8))
 AMP_FROM = (7, 0)  # compute capability with tensor cores; older cards train in fp32
+TF32_FROM = (8, 0)
+REFERENCE_IMAGES = 2  # that inference is compared on
+
+
+def train(context):
+    """Mixed precision: the headline."""
+    return _benchmark(context, "amp-fp16", _train)
+
+
+def train_tf32(context):
+    """fp32 tensors, products and convolutions on tensor cores in TF32."""
+    return _benchmark(context, "tf32", _train)
+
+
+def train_fp32(context):
+    """IEEE single precision, TF32 off."""
+    return _benchmark(context, "fp32", _train)
+
+
+def infer(context):
+    """Mixed precision, no gradients."""
+    return _benchmark(context, "amp-fp16", _infer)
+
+
+def infer_tf32(context):
+    """TF32, no gradients."""
+    return _benchmark(context, "tf32", _infer)
+
+
+def infer_fp32(context):
+    """IEEE single precision, no gradients."""
+    return _benchmark(context, "fp32", _infer)
+
+
+class Setting:
+    """Where a network runs and how: device, precision (amp-fp16, tf32, fp32), layout, size of the images."""
+
+    def __init__(self, torch, device, precision: str):
+        self.torch = torch
+        self.device = device
+        self.precision = precision
+        self.channels_last = device.type == "cuda" and precision != "fp32"  # what tensor cores want
+        self.layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.side = CUDA_SIDE if device.type == "cuda" else CPU_SIDE
+
+    def turn_switches(self):
+        """Let cuDNN try its algorithms; TF32 only where it is what is measured."""
+        self.torch.backends.cudnn.benchmark = True
+        self.torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        self.torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+
+    def network(self):
+        """A seeded ResNet-50."""
+        self.torch.manual_seed(SEED)
+        return resnet.resnet50(self.torch).to(device=self.device, memory_format=self.layout)
+
+    def images(self, batch):
+        """Random images, on the device."""
+        return self.torch.randn(batch, 3, self.side, self.side).to(device=self.device, memory_format=self.layout)
+
+    def autocast(self):
+        """The context in which the forward pass runs; does nothing where the precision is not mixed."""
+        mixed = self.precision == "amp-fp16"
+        return self.torch.autocast(self.device.type, dtype=self.torch.float16 if mixed else None, enabled=mixed)
+
+    def numbers(self):
+        """What a reader must know of the setting."""
+        found = {"image_side": self.side, "precision": self.precision, "channels_last": self.channels_last}
+        if self.device.type == "cpu":
+            found["cpu_threads"] = timing.CPU_THREADS
+        return found
 
 
 class Training:
     """One network, one batch of synthetic images, one optimiser: `step` trains once."""
 
-    def __init__(self, torch, device, batch: int, amp: bool):
-        self._torch = torch
-        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        side = CUDA_SIDE if device.type == "cuda" else CPU_SIDE
-        torch.manual_seed(SEED)
-        self.model = resnet.resnet50(torch).to(device=device, memory_format=layout)
-        self._images = torch.randn(batch, 3, side, side).to(device=device, memory_format=layout)
-        self._labels = (torch.arange(batch) % resnet.CLASSES).to(device)
+    def __init__(self, setting: Setting, batch: int):
+        torch = setting.torch
+        self._setting = setting
+        self.model = setting.network()
+        self._images = setting.images(batch)
+        self._labels = (torch.arange(batch) % resnet.CLASSES).to(setting.device)
         self._optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        self._scaler = _scaler(torch) if amp else None
+        self._scaler = scaler(torch) if setting.precision == "amp-fp16" else None
         self._loss = None
+        self._first_weights = self._weights()
         self.losses = []  # one per call of `note_loss`
 
     def step(self):
         """Forward, backward, update. Nothing here waits for the device."""
         self._optimizer.zero_grad(set_to_none=True)
+        with self._setting.autocast():
+            logits = self.model(self._images)
+            self._loss = self._setting.torch.nn.functional.cross_entropy(logits, self._labels)
         if self._scaler is None:
-            self._loss = self._forward()
             self._loss.backward()
             self._optimizer.step()
         else:
-            with self._torch.autocast("cuda", dtype=self._torch.float16):
-                self._loss = self._forward()
             self._scaler.scale(self._loss).backward()
             self._scaler.step(self._optimizer)
             self._scaler.update()
-
-    def _forward(self):
-        return self._torch.nn.functional.cross_entropy(self.model(self._images), self._labels)
 
     def note_loss(self):
         """Keep the loss of the last step; waits for the device, so only between rounds."""
         self.losses.append(float(self._loss.detach()))
 
+    def weights_moved(self) -> bool:
+        """Whether the steps have changed the weights of the first layer, the last that a gradient reaches."""
+        return not bool((self._weights() == self._first_weights).all())
 
-def train(context):
-    """Measure; the batch is halved while it does not fit into the card's memory."""
+    def _weights(self):
+        return next(self.model.parameters()).detach().clone()
+
+
+class Inference:
+    """One network with settled statistics, one batch of images: `step` looks at them once."""
+
+    def __init__(self, setting: Setting, batch: int):
+        self._setting = setting
+        self._torch = setting.torch
+        self.model = setting.network()
+        self._images = setting.images(batch)
+        # A fresh network's statistics are not those of its activations; one pass over the images settles them.
+        for module in self.model.modules():
+            if isinstance(module, self._torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        self.step()
+        self.model.eval()
+
+    def step(self):
+        """Forward, without gradients."""
+        with self._torch.no_grad(), self._setting.autocast():
+            return self.model(self._images)
+
+    def seen(self) -> dict:
+        """What the outputs are like, and how far they are from fp32 on the CPU: `judge_outputs` reads it."""
+        first, second = self.step(), self.step()
+        whole = first.float()
+        with self._torch.no_grad():
+            reference = copy.deepcopy(self.model).to("cpu", memory_format=self._torch.contiguous_format)
+            images = self._images[:REFERENCE_IMAGES].to("cpu", memory_format=self._torch.contiguous_format)
+            expected = reference(images)
+        error = (whole[:REFERENCE_IMAGES].cpu() - expected).norm() / expected.norm()
+        return {
+            "finite": bool(whole.isfinite().all()),
+            "constant": bool((whole == whole[0, 0]).all()) or (len(whole) > 1 and bool((whole == whole[0]).all())),
+            "repeats_equal": self._torch.equal(first, second),
+            "frobenius": float(error),
+        }
+
+
+def _benchmark(context, precision, measure):
     import torch
 
     device = torch.device(context.device)
-    budget = timing.BUDGETS[context.profile]
-    amp = False
-    batch = CPU_BATCH
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        amp = torch.cuda.get_device_capability(device) >= AMP_FROM
-        memory = torch.cuda.get_device_properties(device).total_memory
-        batch = next(size for least, size in CUDA_BATCHES if memory >= least)
-    else:
-        torch.set_num_threads(timing.CPU_THREADS)
-    first_batch = batch
-    while True:
-        measured = _attempt(torch, device, batch, amp, budget)
-        if measured is not None or batch == 1:
-            break
-        batch //= 2
-    numbers = {
-        "batch": batch,
-        "batch_halved": first_batch != batch,
-        "image_side": CUDA_SIDE if device.type == "cuda" else CPU_SIDE,
-        "precision": "amp-fp16" if amp else "fp32",
-        "channels_last": device.type == "cuda",
-        "rounds": budget.rounds,
-    }
-    if device.type == "cpu":
-        numbers["cpu_threads"] = timing.CPU_THREADS
-    if measured is None:
+    reason, precision = usable(torch, device, precision)
+    if reason:
+        return skipped(reason, device=str(device))
+    setting = Setting(torch, device, precision)
+    setting.turn_switches()
+    first_batch = batches.chosen(torch, device, CUDA_BATCHES, CPU_BATCH)
+    batch, found = yield from batches.fitted(torch, device, first_batch, lambda batch: measure(context, setting, batch))
+    numbers = {"batch": batch, "batch_halved": batch != first_batch, **setting.numbers()}
+    if found is None:
         text = "one image does not fit into the GPU's memory"
         return failed(text, evidence=text, cause="gpu-oom", device=str(device), numbers=numbers)
-    measurement, losses, peak_gb, ran_on = measured
-    numbers.update(peak_memory_gb=round(peak_gb, 3), steps_per_sample=measurement.steps, last_loss=losses[-1])
-    return judge(measurement, losses, numbers, ran_on)
+    measurement, more, ran_on, wrong = found
+    numbers.update(more)
+    what = "batch {batch}, {precision}".format(**numbers)
+    answer = figures.judged(context, measurement, batch, numbers, ran_on, what)
+    if measure is _infer:
+        answer["thresholds"]["frobenius"] = context.thresholds["frobenius_" + precision]
+    return learning.judged(answer, wrong, "training-diverged" if measure is _train else "numerics-wrong")
 
 
-def judge(measurement, losses, numbers, ran_on):
-    """The result for samples in seconds per step, and the loss after each round."""
-    keys = {"device": ran_on, "numbers": numbers}
-    numbers["stable"] = False
-    if not all(samples.finite(loss) for loss in losses):
-        text = f"the loss is not finite: {losses}"
-        return failed("the loss is not finite", evidence=text, cause="training-diverged", **keys)
-    wrong = samples.impossible(measurement.all)
-    if wrong:
-        return result("invalid", wrong, evidence=wrong, **keys)
-    rates = [[numbers["batch"] / seconds for seconds in each] for each in measurement.rounds]
-    summary = samples.summarise([rate for each in rates for rate in each])
-    numbers["drift"] = samples.drift(rates)
-    numbers["stable"] = len(rates) > 1 and abs(numbers["drift"]) <= samples.STABLE_DRIFT
-    device_type = ran_on.partition(":")[0]
-    status, remark = samples.judge_spread(summary, device_type)
-    if status == "pass" and device_type == "cuda" and not numbers["stable"]:
-        status = "warn"
-        remark = "not stable: the last round's median is {:+.1%} off the first's".format(numbers["drift"])
-    text = "{:.4g} images/s on {}, batch {batch}, {precision}".format(summary["median"], ran_on, **numbers)
-    if remark:
-        text += ": " + remark
-    thresholds = {**samples.bounds(device_type), "drift": samples.STABLE_DRIFT}
-    return result(status, text, samples=summary, thresholds=thresholds, **keys)
+def usable(torch, device, precision):
+    """(why this precision cannot be measured here or "", the precision that will be)."""
+    if device.type == "cpu":
+        return ("TF32 needs a GPU" if precision == "tf32" else ""), "fp32"
+    capability = torch.cuda.get_device_capability(device)
+    if precision == "tf32" and capability < TF32_FROM:
+        return "TF32 needs compute capability 8.0, this card has {}.{}".format(*capability), precision
+    if precision == "amp-fp16" and capability < AMP_FROM:
+        return "", "fp32"
+    return "", precision
 
 
-def _attempt(torch, device, batch, amp, budget):
-    """(measurement, losses, peak memory in 1e9 bytes, device), or None where the memory does not suffice."""
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        training = Training(torch, device, batch, amp)
-        measurement = timing.measure(torch, device, training.step, budget, training.note_loss)
-    except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one, and is newer than some images
-        if device.type != "cuda" or "out of memory" not in str(error):
-            raise
-        training = measurement = None
-    if measurement is None:  # outside `except`: the exception's traceback would keep the tensors alive
-        gc.collect()
-        torch.cuda.empty_cache()
-        return None
-    if device.type == "cuda":
-        peak_gb = torch.cuda.max_memory_allocated(device) / 1e9
-    else:  # growth of the process, which began as a copy of one with torch in it
-        peak_gb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 / 1e9
-    return measurement, training.losses, peak_gb, str(next(training.model.parameters()).device)
+def _train(context, setting, batch):
+    """(measurement, numbers, device, what is wrong with the training)."""
+    memory = batches.PeakMemory(setting.torch, setting.device)
+    training = Training(setting, batch)
+    measurement = yield from timing.measured(context, setting.torch, training.step, after_round=training.note_loss)
+    more = {"peak_memory_gb": memory.gb(), "last_loss": training.losses[-1]}
+    ran_on = str(next(training.model.parameters()).device)
+    return measurement, more, ran_on, learning.complaint(training.losses, training.weights_moved())
 
 
-def _scaler(torch):
+def _infer(context, setting, batch):
+    """(measurement, numbers, device, what is wrong with the outputs)."""
+    memory = batches.PeakMemory(setting.torch, setting.device)
+    inference = Inference(setting, batch)
+    measurement = yield from timing.measured(context, setting.torch, inference.step)
+    peak_gb = memory.gb()
+    seen = inference.seen()
+    most = context.thresholds["frobenius_" + setting.precision]
+    return measurement, {"peak_memory_gb": peak_gb, **seen}, str(inference.step().device), judge_outputs(seen, most)
+
+
+def judge_outputs(seen: dict, most: float) -> str:
+    """What is wrong with the outputs of inference, or ""."""
+    if not seen["finite"]:
+        return "the outputs are not finite"
+    if seen["constant"]:
+        return "the outputs are constant: they do not depend on the images"
+    if not seen["repeats_equal"]:
+        return "the same batch twice gives two outputs"
+    if not (samples.finite(seen["frobenius"]) and seen["frobenius"] <= most):
+        return "the outputs are {:.2g} off fp32 on the CPU (relative Frobenius error), above {:.2g}".format(
+            seen["frobenius"], most
+        )
+    return ""
+
+
+def scaler(torch):
     """Loss scaling, by its new name where there is one (torch 2.3)."""
     new = getattr(torch.amp, "GradScaler", None)
     return new("cuda") if new is not None else torch.cuda.amp.GradScaler()

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from . import libraries
-from .context import exception_line, failed, passed, result, skipped, unknown
+from . import distributions, libraries
+from .context import GOOD, exception_line, failed, passed, result, skipped
 
 
-def import_failed(error):
-    """The result of `torch.import` (called by the worker) where `import torch` raised."""
+def import_failed(error, expect=None):
+    """The result of `torch.import` (called by the worker) where `import torch` raised; `expect` as in the request."""
     evidence = exception_line(error)
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        if (expect or {}).get("torch") == "none":
+            return skipped("no torch here, as declared", evidence=evidence)
         elsewhere = libraries.torch_elsewhere()
         summary = "torch is not installed for " + (sys.executable or "this Python")
         if elsewhere:
@@ -106,34 +108,76 @@ def dotted(number):
 
 
 def expect(context):
-    """The versions found are the versions expected."""
-    import torch
-
+    """The versions found are the versions expected: of torch's build, of Python, and of any Python distribution."""
     if not context.expect:
         return skipped("no version is expected")
-    look = {
-        "torch": lambda: str(torch.__version__),
-        "cuda": lambda: _cuda_version(torch) or "none",
-        "cudnn": lambda: dotted(torch.backends.cudnn.version()) or "none",
-        "python": lambda: ".".join(str(part) for part in sys.version_info[:3]),
-    }
-    found = {key: look[key]() for key in context.expect if key in look}
-    return judge_expectations(context.expect, found)
+    found, unreadable = {}, []
+    torch = _torch_if_importable(context)
+    packages = distributions.installed()
+    for key in context.expect:
+        version = _found(key, torch, packages, context.expect)
+        if version is None:
+            unreadable.append(key)
+        else:
+            found[key] = version
+    return judge_expectations(context.expect, found, unreadable)
 
 
-def judge_expectations(expected, found):
-    """Compare versions; a key that this payload does not know cannot pass."""
+def _torch_if_importable(context):
+    """The imported torch; None where its check failed, and where the image shall have none."""
+    if context.expect.get("torch") == "none":
+        return None
+    if context.results.get("torch.import", {}).get("status", "pass") not in GOOD:
+        return None
+    try:
+        import torch
+    except Exception:  # torch.import is the check that says why; alone or with it, this check's verdict is the same
+        return None
+    return torch
+
+
+def _found(key, torch, packages, expected):
+    """One version as text; "none" for what is not there; None where it cannot be known without importing torch."""
+    if key == "python":
+        return ".".join(str(part) for part in sys.version_info[:3])
+    if key not in ("torch", "cuda", "cudnn"):
+        distribution = packages.get(distributions.normalised(key))
+        return distribution.version if distribution else "none"
+    if expected.get("torch") == "none":
+        return _found_without_torch(key, packages)
+    return None if torch is None else _found_in_torch(key, torch)
+
+
+def _found_in_torch(key, torch):
+    if key == "torch":
+        return str(torch.__version__)
+    if key == "cuda":
+        return _cuda_version(torch) or "none"
+    return dotted(torch.backends.cudnn.version()) or "none"
+
+
+def _found_without_torch(key, packages):
+    """What an image that shall have no torch has of it, and of CUDA's own libraries."""
+    if key == "torch":
+        return packages["torch"].version if "torch" in packages else "none"
+    if key == "cudnn":
+        return libraries.cudnn_version() or "none"
+    runtimes = libraries.runtimes(libraries.site_directories(sys.path))
+    return next((runtime["version"] for runtime in runtimes if runtime["version"]), "none")
+
+
+def judge_expectations(expected, found, unreadable=()):
+    """Compare versions; what cannot be read, because torch cannot be imported, passes nothing and accuses nobody."""
     numbers = {"found_" + key: found[key] for key in sorted(expected) if key in found}
     thresholds = {"expected_" + key: value for key, value in sorted(expected.items())}
     wrong = [key for key in sorted(expected) if key in found and not same_version(expected[key], found[key])]
-    strange = [key for key in sorted(expected) if key not in found]
     if wrong:
         evidence = "; ".join(f"{key}: expected {expected[key]}, found {found[key]}" for key in wrong)
         text = ", ".join(wrong) + " is not what was expected"
         return failed(text, evidence=evidence, cause="expectation-mismatch", numbers=numbers, thresholds=thresholds)
-    if strange:
-        text = "cannot be checked by this payload: " + ", ".join(strange)
-        return unknown(text, numbers=numbers, thresholds=thresholds)
+    if unreadable:
+        text = "torch could not be imported, so these versions are not known: " + ", ".join(sorted(unreadable))
+        return skipped(text, numbers=numbers, thresholds=thresholds)
     found_text = ", ".join(f"{key} {found[key]}" for key in sorted(expected))
     return result("pass", found_text, numbers=numbers, thresholds=thresholds)
 

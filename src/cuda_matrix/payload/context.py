@@ -5,31 +5,69 @@ Must not know how a check is run or where its result goes.
 
 from __future__ import annotations
 
+from . import cards
+
 GOOD = ("pass", "warn")
 
 
 class Context:
-    """Everything that a check may know: the request, earlier results, and a place to leave facts."""
+    """Everything that a check may know: the request, its row of the table, earlier results; and where it leaves facts.
 
-    def __init__(self, request: dict, results: dict, send_fact=None):
+    `results`: id → an earlier result, at least its status and device. `kept`: what earlier items have kept, in whatever
+    process they ran. `card`: this device's row of the cards table, or None. `limit_s`: seconds that the item may take.
+    """
+
+    def __init__(self, request: dict, results: dict, kept=None, cards=()):
         self.profile = request["profile"]
         self.expect = request.get("expect") or {}
         # An image that declares itself a CPU image is right on the CPU, whatever the host has.
         self.gpu_needed = bool(request.get("gpu_required")) and self.expect.get("cuda") != "none"
         self.results = results
+        self.kept = {} if kept is None else kept
         self.import_seconds = None
-        self.torch_error = None
-        self._send_fact = send_fact
+        self.item_id = None
+        self.thresholds = {}
+        self.unit = ""
+        self.higher_is_better = True
+        self.limit_s = 0.0
+        self._cards = cards
+        self._send = None
+
+    def begin(self, item, limit_s: float, send) -> None:
+        """Turn to an item; `send` takes messages to the worker."""
+        self.item_id = item.id
+        self.thresholds = dict(item.thresholds)
+        self.unit = item.unit
+        self.higher_is_better = item.higher_is_better
+        self.limit_s = limit_s
+        self._send = send
 
     @property
     def device(self):
         """`cuda:0` or `cpu`, as the first-kernel check has proved; None before it."""
         return self.results.get("first-kernel", {}).get("device")
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a CUDA device."""
+        return (self.device or "").startswith("cuda")
+
+    @property
+    def card(self):
+        """The row of the cards table that the device's own name and compute capability match; None for none or two."""
+        seen = self.kept.get("device") or {}
+        return cards.find(self._cards, seen.get("name", ""), seen.get("capability", ""))
+
     def fact(self, name: str, value) -> None:
         """Report one field of `Facts`; None is not worth an event."""
-        if self._send_fact is not None and value is not None:
-            self._send_fact(name, value)
+        if self._send is not None and value is not None:
+            self._send({"event": "fact", "name": name, "value": value})
+
+    def keep(self, name: str, value) -> None:
+        """Keep a JSON value for later items, whatever process they run in."""
+        self.kept[name] = value
+        if self._send is not None:
+            self._send({"event": "keep", "name": name, "value": value})
 
 
 def result(status: str, summary: str, **keys) -> dict:

@@ -9,13 +9,18 @@ import glob
 import os
 import re
 
+from .cgroup import read_text
+
 # Libraries that decide whether CUDA work is right; everything else in /proc/self/maps is not reported.
 _REPORTED = re.compile(
     r"lib(cuda|nvidia-|cudart|cublas|cudnn|cufft|curand|cusolver|cusparse|cupti|nccl|nvrtc|nvJitLink|nvToolsExt|torch|c10|gomp|iomp5"
     r"|mkl_rt|openblas|stdc\+\+)"
 )
 # Two of these in one process are a conflict: each must be the one that torch was built with.
-_ONE_ONLY = ("libcudart", "libcublas", "libcublasLt", "libcudnn", "libnccl", "libnvrtc", "libnvJitLink")
+ONE_ONLY = (
+    "libcudart", "libcublas", "libcublasLt", "libcudnn", "libcufft", "libcurand", "libcusolver", "libcusparse",
+    "libnccl", "libnvrtc", "libnvJitLink",
+)  # fmt: skip
 LIMIT = 256
 RUNTIME_LIMIT = 64
 
@@ -26,6 +31,12 @@ _RUNTIME_GLOBS = (
     "/opt/conda/envs/*/lib/libcudart.so*",
     "/usr/lib/*/libcudart.so*",
     "/usr/lib64/libcudart.so*",
+)
+_CUDNN_GLOBS = (
+    "/usr/lib/*/libcudnn.so*",
+    "/usr/lib64/libcudnn.so*",
+    "/usr/local/cuda*/lib64/libcudnn.so*",
+    "/opt/conda/lib/libcudnn.so*",
 )
 _SITE_GLOBS = (
     "nvidia/cuda_runtime/lib/libcudart.so*",  # wheels of CUDA 11.7 to 12
@@ -45,6 +56,11 @@ def mapped(maps_text: str):
     return [{"soname": os.path.basename(path), "path": path} for path in sorted(paths)][:LIMIT]
 
 
+def mapped_paths() -> list:
+    """The paths of this process' own CUDA libraries, as `mapped` selects them."""
+    return [library["path"] for library in mapped(read_text("/proc/self/maps", 1 << 24))]
+
+
 def family(soname: str) -> str:
     """The library behind a file name: `libcudart-d0da41ae.so.11.0` and `libcudart.so.12` are both libcudart."""
     return re.sub(r"-[0-9a-f]{8}$", "", soname.partition(".so")[0])
@@ -55,7 +71,7 @@ def conflicts(libraries) -> dict:
     copies = {}
     for library in libraries:
         copies.setdefault(family(library["soname"]), set()).add(os.path.realpath(library["path"]))
-    return {name: sorted(paths) for name, paths in sorted(copies.items()) if name in _ONE_ONLY and len(paths) > 1}
+    return {name: sorted(paths) for name, paths in sorted(copies.items()) if name in ONE_ONLY and len(paths) > 1}
 
 
 def runtimes(site_directories, root: str = ""):
@@ -81,6 +97,16 @@ def runtime_version(path: str):
             return os.path.basename(info)[: -len(".dist-info")].rpartition("-")[2]
     major = re.search(r"\.so\.(\d+)$", path)
     return major.group(1) if major else None
+
+
+def cudnn_version(root: str = ""):
+    """The version of a system's cuDNN, from the name of its file; None where there is none. `root` as above."""
+    for pattern in _CUDNN_GLOBS:
+        for path in sorted(glob.glob(root + pattern)):
+            match = re.search(r"\.so\.(\d+\.\d+\.\d+)", os.path.realpath(path))
+            if match:
+                return match.group(1)
+    return None
 
 
 def on_path(library_path: str):

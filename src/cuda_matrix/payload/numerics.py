@@ -1,19 +1,16 @@
-"""Owns how a matrix product is judged: two errors against a float64 reference, and their limits.
+"""Owns how numbers are judged: errors against a float64 reference, and what is wrong with a product of matrices.
 
 F, the relative Frobenius error, separates precisions; M, the largest error over the mean reference, catches a single
-wrong element that F misses in half precision. Limits were calibrated by simulation on rounded inputs (n = 512 to 4096):
-fp32 has F of 3e-7 to 6e-7, TF32 3e-4 to 8e-4, fp16 2e-4, bf16 2e-3; one lost term of the sum has F above 1e-2.
+wrong element that F misses in half precision. Must not know how anything is measured, nor import torch.
 """
 
 from __future__ import annotations
 
-# From this error on, an fp32 product was computed in TF32 (10 bits of mantissa), whatever the flags say.
-TF32_FROM = 5e-5
-TF32_TO = 1.5e-3
+import math
 
 
 class Limits:
-    """The largest errors that a right product has."""
+    """The largest F and M that a right result has."""
 
     def __init__(self, frobenius: float, max_over_mean: float):
         self.frobenius = frobenius
@@ -23,13 +20,9 @@ class Limits:
         """As a result's `thresholds`."""
         return {"frobenius": self.frobenius, "max_over_mean": self.max_over_mean}
 
-
-LIMITS = {
-    "fp32": Limits(1e-5, 1e-4),
-    "tf32": Limits(1.5e-3, 1e-2),
-    "fp16": Limits(1e-3, 1e-2),
-    "bf16": Limits(6e-3, 6e-2),
-}
+    def times(self, factor: float) -> Limits:
+        """Both limits, wider by a factor."""
+        return Limits(self.frobenius * factor, self.max_over_mean * factor)
 
 
 def errors(product, reference):
@@ -41,19 +34,127 @@ def errors(product, reference):
     return frobenius, float(difference.abs().max()) / float(reference.abs().mean())
 
 
-def judge(dtype: str, measured) -> str:
-    """What is wrong with a product, or "". `measured`: frobenius, max_over_mean, identity_exact, repeats_equal."""
-    limits = LIMITS[dtype]
-    frobenius = measured["frobenius"]
-    if dtype == "fp32" and TF32_FROM <= frobenius <= TF32_TO:
-        return f"F = {frobenius:.3g}: computed in TF32 although TF32 is off (NVIDIA_TF32_OVERRIDE, or a wrong library)"
+def cpu_half_limits(limits: Limits, root_term: float, max_over_frobenius: float, terms: int) -> Limits:
+    """What half precision may cost on a CPU, which is free to keep the sum in half precision too.
+
+    Rounding a running sum of `terms` products at every step is a random walk: its error grows with the root of their
+    number (measured: F = 0.3 × 2^-8 × √terms in bf16, torch 1.13 without AVX-512). `root_term` is one rounding of the
+    format; the rule leaves a margin of three, and one lost term, F = 1/√terms, still stands out below 256 terms.
+    """
+    frobenius = max(limits.frobenius, root_term * math.sqrt(terms))
+    return Limits(frobenius, max(limits.max_over_mean, frobenius * max_over_frobenius))
+
+
+def beyond(frobenius: float, max_over_mean: float, limits: Limits) -> str:
+    """Which of the two errors is above its limit, in words, or ""."""
     if not frobenius <= limits.frobenius:
-        return f"F = {frobenius:.3g}, above {limits.frobenius:g}"
-    if not measured["max_over_mean"] <= limits.max_over_mean:
-        largest = measured["max_over_mean"]
-        return f"M = {largest:.3g}, above {limits.max_over_mean:g}: single elements are wrong"
+        return f"F = {frobenius:.3g}, above {limits.frobenius:.3g}"
+    if not max_over_mean <= limits.max_over_mean:
+        return f"M = {max_over_mean:.3g}, above {limits.max_over_mean:.3g}: single elements are wrong"
+    return ""
+
+
+REPEATS_DIFFER = "repeats of one product differ"
+
+
+def inexact(measured: dict) -> str:
+    """What is wrong with the two properties that hold without any tolerance, or ""."""
     if not measured["identity_exact"]:
         return "a product with the identity is not exact"
     if not measured["repeats_equal"]:
-        return "repeats of one product differ"
+        return REPEATS_DIFFER
     return ""
+
+
+def judge_product(measured: dict, limits: Limits) -> str:
+    """What is wrong with a product, or "". `measured`: frobenius, max_over_mean, identity_exact, repeats_equal."""
+    return beyond(measured["frobenius"], measured["max_over_mean"], limits) or inexact(measured)
+
+
+def judge_fp32(measured: dict, limits: Limits, thresholds: dict) -> str:
+    """As `judge_product`; and an error of TF32's size is called by its name."""
+    frobenius = measured["frobenius"]
+    if thresholds["tf32_from"] <= frobenius <= thresholds["tf32_to"]:
+        return f"F = {frobenius:.3g}: computed in TF32 although TF32 is off (NVIDIA_TF32_OVERRIDE, or a wrong library)"
+    return judge_product(measured, limits)
+
+
+def judge_tf32(measured: dict, thresholds: dict):
+    """(what is wrong, remark) of a product with TF32 on: its error lies in TF32's band, or shows that IEEE was used."""
+    frobenius = measured["frobenius"]
+    limits = Limits(thresholds["frobenius"], thresholds["max_over_mean"])
+    wrong = judge_product(measured, limits)
+    if wrong:
+        return wrong, ""
+    if frobenius < thresholds["tf32_from"]:
+        return "", "TF32 not used"
+    if frobenius < thresholds["frobenius_least"]:
+        least = thresholds["frobenius_least"]
+        return f"F = {frobenius:.3g}: too large for fp32, and below {least:g}, too small for TF32", ""
+    return "", ""
+
+
+def judge_fp8(measured: dict, limits: Limits, sqnr_db: float) -> str:
+    """As `judge_product` against the dequantised inputs; and the signal-to-noise ratio against the unquantised ones."""
+    wrong = judge_product(measured, limits)
+    if not wrong and not measured["sqnr_db"] >= sqnr_db:
+        wrong = "signal to quantisation noise {:.3g} dB, below {:g} dB".format(measured["sqnr_db"], sqnr_db)
+    return wrong
+
+
+def judge_exact(measured: dict) -> str:
+    """What is wrong with an integer product, or ""."""
+    if measured["wrong_elements"]:
+        return "{wrong_elements} elements of an integer product are wrong".format(**measured)
+    return inexact(measured)
+
+
+def judge(dtype_name: str, measured: dict, thresholds: dict, stuck: bool = False):
+    """(what is wrong, remark) of a product in one precision. `stuck`: TF32 cannot be switched off, so fp32 is TF32."""
+    if dtype_name == "tf32":
+        wrong, remark = judge_tf32(measured, thresholds)
+    elif dtype_name == "int8":
+        wrong, remark = judge_exact(measured), ""
+    else:
+        limits = Limits(thresholds["frobenius"], thresholds["max_over_mean"])
+        remark = ""
+        if dtype_name == "fp8":
+            wrong = judge_fp8(measured, limits, thresholds["sqnr_db"])
+        elif dtype_name == "fp32" and not stuck:
+            wrong = judge_fp32(measured, limits, thresholds)
+        else:
+            wrong = judge_product(measured, limits)
+    agreement = measured.get("fp64_error", 0.0)
+    if not wrong and not agreement <= thresholds.get("fp64_error", 0.0):
+        wrong, remark = f"float64 on the card differs from the CPU's: F = {agreement:.3g}", ""
+    return wrong, remark
+
+
+def decibels(frobenius: float) -> float:
+    """The signal-to-noise ratio that a relative error stands for."""
+    if frobenius == 0:
+        return math.inf
+    return -20 * math.log10(frobenius) if frobenius < math.inf else -math.inf
+
+
+def judge_switches(observed: list, override, thresholds: dict):
+    """(what is wrong, remarks) of what TF32's switch says against what was measured.
+
+    `observed`: dicts of `flag`, what torch reports, and `frobenius`, measured with it so. `override`: the environment's
+    NVIDIA_TF32_OVERRIDE, which outranks the switch inside NVIDIA's libraries, or None.
+    """
+    remarks = []
+    for each in observed:
+        frobenius = each["frobenius"]
+        if not frobenius <= thresholds["tf32_to"]:
+            return f"F = {frobenius:.3g}: neither fp32 nor TF32", []
+        used = frobenius >= thresholds["tf32_from"]
+        if used and not each["flag"]:
+            why = f"; NVIDIA_TF32_OVERRIDE={override}" if override is not None else ""
+            return f"torch reports TF32 off, and F = {frobenius:.3g} is TF32's{why}", []
+        if used and override == "0":
+            return f"NVIDIA_TF32_OVERRIDE=0 forbids TF32, and F = {frobenius:.3g} is TF32's", []
+        if each["flag"] and not used:
+            why = ": NVIDIA_TF32_OVERRIDE=0" if override == "0" else ""
+            remarks.append("switched on, TF32 is not used" + why)
+    return "", sorted(set(remarks))

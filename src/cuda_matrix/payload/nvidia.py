@@ -109,7 +109,7 @@ def parse(text: str, fields):
             {
                 "index": int(row["index"]),
                 "name": row["name"],
-                "uuid_hash": _hashed(row["uuid"]),
+                "uuid_hash": hashed(row["uuid"]),
                 "memory_mib": int(float(memory)) if re.match(r"\d{1,9}(\.\d{1,9})?$", memory) else None,
                 "compute_capability": _version_or_none(row.get("compute_cap", "")),
             }
@@ -122,7 +122,7 @@ def _version_or_none(text):
     return text if re.match(r"\d+(\.\d+)*$", text) else None
 
 
-def _hashed(uuid):
+def hashed(uuid):
     """A card's UUID identifies its owner: 16 hex digits of its SHA-256 tell cards apart just as well."""
     import hashlib
 

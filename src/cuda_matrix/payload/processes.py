@@ -17,6 +17,7 @@ from . import events
 OUTPUT_LIMIT = 16384  # bytes of output that are kept: the last ones
 MESSAGE_LIMIT = 1 << 20  # bytes of one message; a longer one is dropped
 _CHUNK = 65536
+_READ_LIMIT_S = 1.0
 _POLL_S = 0.2  # how soon an end is seen where a grandchild keeps the pipes open
 
 SIGNAL_TEXTS = {
@@ -79,6 +80,11 @@ class Output:
         """The last bytes as text."""
         return self._kept.decode("utf-8", "replace")
 
+    def take(self):
+        """The text so far; what comes after it is another's."""
+        text, self._kept = self.text(), b""
+        return text
+
 
 class _Messages:
     """Cuts a byte stream into JSON messages; what is no message is dropped."""
@@ -102,6 +108,31 @@ class _Messages:
 def send(descriptor: int, message: dict) -> None:
     """Send one message to the parent."""
     events.write_all(descriptor, (events.encode(message) + "\n").encode("ascii"))
+
+
+def flush() -> None:
+    """Write out what Python still holds of stdout and stderr; either may be closed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue
+
+
+def wait_until_read(descriptor: int) -> None:
+    """Wait until the parent has read everything from a pipe of ours: so its logs are cut where the turns change."""
+    try:
+        import fcntl
+        import termios
+
+        until = time.monotonic() + _READ_LIMIT_S
+        while time.monotonic() < until:
+            unread = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+            if not any(unread):
+                return
+            time.sleep(0.0002)
+    except (ImportError, OSError):  # an incomplete Python, or no pipe: a log line may stand with its neighbour
+        return
 
 
 def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
@@ -195,9 +226,5 @@ def _child(main, message_write, output_write, close):
 
         events.write_all(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                continue
+        flush()
         os._exit(code)

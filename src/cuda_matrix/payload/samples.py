@@ -5,10 +5,7 @@ Plain numbers in, plain numbers out. Must not know what was measured.
 
 from __future__ import annotations
 
-# Coefficients of variation (standard deviation / mean) above which a measurement is doubtful, and worthless.
-# A GPU under one load is steady; a shared CPU is not, so its bounds only catch what is absurd.
-CV_BOUNDS = {"cuda": (0.03, 0.10), "cpu": (0.25, 0.50)}
-STABLE_DRIFT = 0.05  # the last round's median may differ from the first's by this share
+MIN_SAMPLES = 3  # fewer say nothing about a spread
 
 
 def finite(value: float) -> bool:
@@ -44,6 +41,15 @@ def summarise(values) -> dict:
     }
 
 
+def iqr_share(values) -> float:
+    """How wide the middle half of the values is, as a share of their median; infinite where that is no duration."""
+    ordered = sorted(values)
+    middle = quantile(ordered, 0.5)
+    if not middle > 0:
+        return float("inf")
+    return (quantile(ordered, 0.75) - quantile(ordered, 0.25)) / middle
+
+
 def drift(rounds) -> float:
     """How far the last round's median is from the first's, as a share of the first's."""
     first = median(rounds[0])
@@ -60,19 +66,12 @@ def impossible(values) -> str:
     return ""
 
 
-def judge_spread(summary: dict, device_type: str):
-    """(status, remark) for a summary's spread on `cuda` or `cpu`."""
-    doubtful, worthless = CV_BOUNDS[device_type]
-    if summary["n"] < 3:
+def judge_spread(summary: dict, doubtful: float, worthless: float):
+    """(status, remark) for a summary's spread: above `doubtful` it warns, above `worthless` it is invalid."""
+    if summary["n"] < MIN_SAMPLES:
         return "warn", "only {} samples".format(summary["n"])
-    if summary["cv"] > worthless:
+    if not summary["cv"] <= worthless:
         return "invalid", "samples vary by {:.1%}, more than {:.0%}".format(summary["cv"], worthless)
     if summary["cv"] > doubtful:
         return "warn", "samples vary by {:.1%}, more than {:.0%}".format(summary["cv"], doubtful)
     return "pass", ""
-
-
-def bounds(device_type: str) -> dict:
-    """The bounds of `judge_spread` as a result's `thresholds`."""
-    doubtful, worthless = CV_BOUNDS[device_type]
-    return {"cv_warn": doubtful, "cv_invalid": worthless}

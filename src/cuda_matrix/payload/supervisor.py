@@ -10,10 +10,9 @@ import os
 import sys
 import time
 
-from . import events, facts, items, table
+from . import cards, children, events, facts, table
 
 PROTOCOL = 1
-GRACE_S = 5.0  # what a worker gets on top of an item's limit, to report the timeout itself
 NOISE_LIMIT = 16384  # bytes of a worker's own output that are passed on to stderr
 TERMINATED = 143  # exit code after SIGTERM
 
@@ -29,13 +28,22 @@ def main(directory: str) -> int:
     request = _read_request(os.path.join(directory, "request.json"))
     stream = events.Stream(1, request["marker"])
     stream.emit("hello", protocol=PROTOCOL, python=".".join(str(part) for part in sys.version_info[:3]))
-    selected, unmatched = table.select(items.ITEMS, request["profile"], request["checks"], request["benchmarks"])
-    _emit_plan(stream, selected, unmatched, request["profile"])
+    known = table.load(os.path.join(directory, "items.json"))
+    profile = request["profile"]
+    selected, barren = table.select(known.items, profile, request["checks"], request["benchmarks"])
+    _emit_plan(stream, selected, barren, profile)
     for name, value in facts.cheap(os.environ).items():
         stream.emit("fact", name=name, value=value)
-    for _, pattern in unmatched:
-        stream.emit("end", id=pattern, status="unknown", summary="no item of this payload matches this glob")
-    code = Supervisor(stream, request, selected, started).run() if selected else 0
+    for _, pattern, elsewhere in barren:
+        if elsewhere:
+            stream.emit("end", id=pattern, status="skip", summary=f"the profile {profile} leaves this out")
+        else:
+            stream.emit("end", id=pattern, status="unknown", summary="no item of this payload matches this glob")
+    code = 0
+    if selected:
+        rows = cards.load(os.path.join(directory, "cards.json"))
+        budget_s = known.budgets_s.get(profile)
+        code = Supervisor(stream, request, selected, Clock(started, request["limit_s"], budget_s), rows).run()
     if code == 0:
         stream.emit("done", seconds=round(time.monotonic() - started, 3))
     return code
@@ -57,25 +65,35 @@ def _read_request(path):
     return request
 
 
-def _emit_plan(stream, selected, unmatched, profile):
+def _emit_plan(stream, selected, barren, profile):
     planned = [{"id": item.id, "kind": item.kind, "limit_s": item.limit_s(profile)} for item in selected]
     # A glob that selects nothing is a mistake that must be seen, so it is planned, and ends as unknown.
-    planned += [{"id": pattern, "kind": kind, "limit_s": 0} for kind, pattern in unmatched]
+    planned += [{"id": pattern, "kind": kind, "limit_s": 0} for kind, pattern, _ in barren]
     stream.emit("plan", items=planned)
+
+
+class Clock:
+    """When the payload must have ended, and when optional items are left out (moments of time.monotonic)."""
+
+    def __init__(self, started: float, limit_s: float, budget_s):
+        self.end = started + float(limit_s)
+        self.budget_end = self.end if budget_s is None else started + float(budget_s)
 
 
 class Supervisor:
     """Runs workers until every selected item has ended."""
 
-    def __init__(self, stream, request: dict, selected, started: float):
+    def __init__(self, stream, request: dict, selected, clock: Clock, card_rows):
         self._stream = stream
         self._request = request
         self._remaining = list(selected)
         self._items = {item.id: item for item in selected}
-        self._end = started + float(request["limit_s"])
-        self._results = {}  # id → status and device: what later items and later workers need
+        self._clock = clock
+        # What later items and later workers need: id → status and device; what items keep; the cards table.
+        self._state = {"results": {}, "kept": {}, "cards": card_rows}
+        self._begun = set()
         self._current = None  # id of the started item that has not ended
-        self._current_started = started
+        self._current_started = time.monotonic()
         self._check_pid = None
         self._output = None
         self._deadline = None
@@ -107,10 +125,11 @@ class Supervisor:
         kills = cgroup.kills()
         self._output = processes.Output()
         self._current_started = time.monotonic()
-        self._deadline = processes.Deadline(max(self._current_started, self._end) + GRACE_S)
+        self._deadline = processes.Deadline(max(self._current_started, self._clock.end) + children.GRACE_S)
+        job = worker.Job(self._request, list(self._remaining), self._state, self._clock.end, self._clock.budget_end)
 
         def main_of_worker(descriptor):
-            worker.Worker(descriptor, self._request, list(self._remaining), dict(self._results), self._end).main()
+            worker.Worker(descriptor, job).main()
 
         ending = processes.run(main_of_worker, self._on_message, self._deadline, output=self._output)
         self._kill_check()
@@ -118,46 +137,43 @@ class Supervisor:
         if not self._remaining:
             return
         if self._current is None and len(self._remaining) == before:
-            self._current = self._remaining[0].id  # it died before its first item: somebody must be charged
-            self._stream.emit("start", id=self._current)
+            self._turn(self._remaining[0].id)  # it died before its first item: somebody must be charged
         if self._current is not None:
             seconds = time.monotonic() - self._current_started
-            result = worker.ending_result(ending, seconds, time.monotonic() >= self._end, kills)
+            result = children.ending_result(ending, seconds, time.monotonic() >= self._clock.end, kills)
             result["log"] = self._output.text()
             result["seconds"] = round(seconds, 3)
             self._finish(self._current, result)
 
     def _on_message(self, message):
         kind = message.get("event")
-        if kind == "child":
-            if self._current is not None:  # before any item, it is the worker itself, which `processes.run` kills
-                self._check_pid = message["pid"]
-        elif kind == "start":
-            self._current = message["id"]
-            self._current_started = time.monotonic()
-            self._set_deadline(self._items[self._current])
-            self._stream.emit("start", id=self._current)
+        if kind == "series":
+            self._check_pid = message["pid"]
+        elif kind == "turn":
+            self._turn(message["id"])
+            self._deadline.at = min(self._current_started + message["within_s"], self._clock.end + children.GRACE_S)
+        elif kind == "imported":
+            self._clock.budget_end += message["seconds"]
+        elif kind == "keep":
+            self._state["kept"][message["name"]] = message["value"]
         elif kind == "fact":
             self._stream.emit("fact", name=message["name"], value=message["value"])
         elif kind == "end":
-            self._check_pid = None
             self._finish(message.pop("id"), {key: value for key, value in message.items() if key != "event"})
 
-    def _set_deadline(self, item):
-        """The worker keeps its children's limits; this one is for the worker, which hangs only in `import torch`."""
-        from . import worker
-
-        own = item.limit_s(self._request["profile"])
-        if item.id != "torch.import":
-            # A second worker has to import torch again before its first item that needs it.
-            own += GRACE_S + (worker.IMPORT_LIMIT_S if item.torch else 0.0)
-        self._deadline.at = min(time.monotonic() + own, self._end + GRACE_S)
+    def _turn(self, item_id):
+        """An item is at hand; the first time, the host hears of it."""
+        self._current = item_id
+        self._current_started = time.monotonic()
+        if item_id not in self._begun:
+            self._begun.add(item_id)
+            self._stream.emit("start", id=item_id)
 
     def _finish(self, item_id, result):
         item = self._items[item_id]
         self._remaining = [each for each in self._remaining if each.id != item_id]
         self._current = None
-        self._results[item_id] = {key: result.get(key) for key in ("status", "device")}
+        self._state["results"][item_id] = {key: result.get(key) for key in ("status", "device", "numbers", "samples")}
         if item_id == "torch.import" and not result.get("log"):
             result["log"] = self._output.text()  # what the image printed at import
         if not str(result.get("log", "")).strip():

@@ -1,4 +1,4 @@
-"""Owns what an item is and how a request selects items; the items themselves stand in items.py.
+"""Owns what an item is, how the table is read (items.json beside the request), and how a request selects from it.
 
 Must not know how an item is run.
 """
@@ -6,35 +6,59 @@ Must not know how an item is run.
 from __future__ import annotations
 
 import fnmatch
-
-PROFILES = ("smoke", "standard", "full")
+import json
 
 
 class Item:
     """One check or benchmark.
 
     `run` is "module:function" inside this package. `needs` are ids of checks that must have passed (or warned) first.
-    `limits` are seconds for smoke, standard and full; None leaves the item out of that profile.
-    `torch` says that it runs in a process where torch is imported.
+    `limits_s` are seconds by profile; a profile that is absent leaves the item out. Neighbours of one `group` share a
+    forked child. `torch` says that it runs in a process where torch is imported.
     """
 
-    __slots__ = ("higher_is_better", "id", "kind", "limits", "needs", "run", "torch", "unit")
+    __slots__ = (
+        "group", "higher_is_better", "id", "kind", "limits_s", "needs", "optional", "run", "thresholds", "torch",
+        "unit",
+    )  # fmt: skip
 
-    def __init__(self, id_, kind, run, limits, needs=(), **options):
-        self.id = id_
-        self.kind = kind
-        self.run = run
-        self.limits = dict(zip(PROFILES, limits))
-        self.needs = tuple(needs)
-        self.torch = options.pop("torch", "torch.import" in needs)
-        self.unit = options.pop("unit", "")
-        self.higher_is_better = options.pop("higher_is_better", True)
-        if options:
-            raise TypeError("unknown options: {}".format(", ".join(sorted(options))))
+    def __init__(self, row: dict, torch: bool):
+        self.id = row["id"]
+        self.kind = row["kind"]
+        self.run = row["run"]
+        self.limits_s = row["limits_s"]
+        self.needs = tuple(row.get("needs", ()))
+        self.optional = row.get("priority") == "P1"
+        self.group = row.get("group")
+        self.unit = row.get("unit", "")
+        self.higher_is_better = row.get("higher_is_better", True)
+        self.thresholds = row.get("thresholds", {})
+        self.torch = torch
 
     def limit_s(self, profile):
         """Seconds that this item may take, or None where the profile leaves it out."""
-        return self.limits.get(profile)
+        return self.limits_s.get(profile)
+
+
+class Table:
+    """Every item in the order in which they run, and the seconds that a profile's optional items may use."""
+
+    def __init__(self, document: dict):
+        items = []
+        with_torch = {"torch.import"}
+        for row in document["items"]:
+            needs_torch = row["id"] in with_torch or not with_torch.isdisjoint(row.get("needs", ()))
+            if needs_torch:
+                with_torch.add(row["id"])
+            items.append(Item(row, needs_torch))
+        self.items = tuple(items)
+        self.budgets_s = document.get("budgets_s", {})
+
+
+def load(path: str) -> Table:
+    """The table in a JSON file."""
+    with open(path, "rb") as stream:
+        return Table(json.loads(stream.read().decode("utf-8")))
 
 
 def matches(item_id: str, pattern: str) -> bool:
@@ -44,27 +68,29 @@ def matches(item_id: str, pattern: str) -> bool:
 
 
 def select(items, profile, checks, benchmarks):
-    """The items that a request asks for, with all they need, in the table's order; and the globs that match none.
+    """The items that a request asks for, with all they need, in the table's order; and globs that select none.
 
     A prerequisite is planned even where it was not asked for: without its verdict, the item's own would be a guess.
+    A glob without an item comes back as (kind, glob, known): `known` where another profile has items for it.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}")
     offered = [item for item in items if item.limit_s(profile) is not None]
+    if not offered:
+        raise ValueError(f"unknown profile {profile!r}")
     by_id = {item.id: item for item in offered}
     wanted = set()
-    unmatched = []
+    barren = []
     for kind, patterns in (("check", checks), ("benchmark", benchmarks)):
         for pattern in patterns:
-            found = [item.id for item in offered if item.kind == kind and matches(item.id, pattern)]
-            wanted.update(found)
+            found = [item.id for item in items if item.kind == kind and matches(item.id, pattern)]
+            here = [name for name in found if name in by_id]
+            wanted.update(here)
             # "*" asks for everything there is; any other glob names something.
-            if not found and pattern != "*" and pattern not in [other for _, other in unmatched]:
-                unmatched.append((kind, pattern))
+            if not here and pattern != "*" and pattern not in [other for _, other, _ in barren]:
+                barren.append((kind, pattern, bool(found)))
     queue = list(wanted)
     while queue:
         for need in by_id[queue.pop()].needs:
-            if need not in wanted:
+            if need in by_id and need not in wanted:
                 wanted.add(need)
                 queue.append(need)
-    return [item for item in offered if item.id in wanted], unmatched
+    return [item for item in offered if item.id in wanted], barren

@@ -1,0 +1,138 @@
+"""Owns the check that says how the build's kernels get onto this card: as machine code, compiled by the driver, or not.
+
+The verdict is what happened when kernels ran, each time in a fresh process; the build's list of architectures only
+explains it. Must not touch CUDA in its own process.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from . import checks_torch, isolated
+from .context import GOOD, failed, passed, skipped, unknown, warned
+
+_NATIVE_SHARE = 0.4  # of the item's seconds; compiling everything takes longer than loading it
+_JIT_SHARE = 0.5
+_NO_KERNEL = ("no kernel image", "PTX JIT compilation was disabled", "device kernel image is invalid")
+_OLD_DRIVER = "unsupported toolchain"
+
+
+def execution(context):
+    """Run kernels with the driver's compiler forbidden; where that fails, with it allowed."""
+    if context.results.get("first-kernel", {}).get("status") in GOOD and not context.on_gpu:
+        return skipped("needs a GPU", device="cpu")
+    import torch
+
+    architectures = checks_torch.arch_list(torch) if getattr(torch.version, "cuda", None) else []
+    if not architectures:
+        return skipped("this torch has no kernels for a GPU")
+    native = attempt(context.limit_s * _NATIVE_SHARE, allow_jit=False)
+    if native.answer.get("available") is False:
+        return skipped("torch finds no GPU here: nothing can be run")
+    jit = None if native.answer.get("right") else attempt(context.limit_s * _JIT_SHARE, allow_jit=True)
+    return isolated.with_log(judge_execution(native, jit, architectures), native, jit)
+
+
+def attempt(limit_s: float, allow_jit: bool):
+    """Run torch's own kernels in a fresh process with an empty cache. CUDA_FORCE_PTX_JIT would hide the build."""
+    with isolated.EmptyCache() as cache:
+        environment = [*cache.environment, ("CUDA_FORCE_PTX_JIT", None)]
+        environment.append(("CUDA_DISABLE_PTX_JIT", None if allow_jit else "1"))
+        outcome = isolated.call(run_kernels, limit_s, environment)
+        outcome.cache_bytes = cache.written_bytes()
+    return outcome
+
+
+def run_kernels() -> dict:
+    """Kernels of torch itself (not of cuBLAS, which has its own machine code), against the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"available": False}
+    torch.cuda.init()
+    capability = "{}.{}".format(*torch.cuda.get_device_capability(0))
+    started = time.perf_counter()
+    data = torch.arange(1, 1001, dtype=torch.float32)
+    on_card = data.to("cuda:0")
+    pairs = [
+        (on_card * 3 + 1, data * 3 + 1),  # elementwise
+        (on_card.sum(), data.sum()),  # reduction
+        (on_card.flip(0).sort()[0], data),  # sort
+        (on_card[on_card > 500], data[data > 500]),  # compaction
+        (on_card.half().cumsum(0, dtype=torch.float32), data.half().cumsum(0, dtype=torch.float32)),  # scan, conversion
+    ]
+    right = all(torch.equal(got.cpu(), expected) for got, expected in pairs)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return {"available": True, "right": bool(right), "kernels_s": round(seconds, 3), "capability": capability}
+
+
+def judge_execution(native, jit, architectures) -> dict:
+    """The verdict on two attempts (isolated.Outcome); `jit` is None where the first one succeeded."""
+    capability = native.answer.get("capability") or (jit.answer.get("capability") if jit else None)
+    numbers = {
+        "capability": capability,
+        "arch_list": " ".join(architectures),
+        "native": bool(native.answer.get("right")),
+        "native_s": native.answer.get("kernels_s"),
+        "native_error": native.error or None,
+    }
+    keys = {"device": "cuda:0", "numbers": numbers}
+    listed = explain(capability, architectures)
+    if native.answer.get("right"):
+        return passed(f"machine code for this card is in the build ({listed})", **keys)
+    numbers.update(
+        jit=bool(jit.answer.get("right")),
+        jit_s=jit.answer.get("kernels_s"),
+        jit_bytes=jit.cache_bytes,
+        jit_error=jit.error or None,
+    )
+    if jit.answer.get("right"):
+        text = "no machine code for this card: the driver compiled the kernels, {} s before they ran ({})".format(
+            jit.answer["kernels_s"], listed
+        )
+        return warned(text, evidence=native.error or "wrong results without the driver's compiler", **keys)
+    if jit.timed_out:
+        text = f"the kernels did not run within the time, with or without the driver's compiler ({listed})"
+        return unknown(text, evidence=f"without: {native.error}\nwith: {jit.error}", **keys)
+    error = jit.error or native.error
+    if not error:
+        text = "the kernels' results are wrong"
+        return failed(text, evidence=text, cause="numerics-wrong", **keys)
+    if _OLD_DRIVER in error:
+        keys["cause"] = "ptx-toolchain"
+    elif any(words in error for words in _NO_KERNEL):
+        keys["cause"] = "arch-no-kernel"
+    return failed(f"no kernel of this build runs on this card ({listed})", evidence=error, **keys)
+
+
+def explain(capability, architectures) -> str:
+    """What the build's list promises this card, in words."""
+    if capability is None:
+        return "compute capability unknown; the build has " + " ".join(architectures)
+    major, _, minor = capability.partition(".")
+    card = (int(major), int(minor))
+    native = [name for name in architectures if serves(name, card, "sm")]
+    ptx = [name for name in architectures if serves(name, card, "compute")]
+    if native:
+        return f"compute capability {capability}, {native[-1]} in its list"
+    if ptx:
+        return f"compute capability {capability}, only {ptx[-1]} in its list"
+    return "compute capability {}, none of {} serves it".format(capability, " ".join(architectures))
+
+
+def serves(name: str, card, kind: str) -> bool:
+    """Whether an entry is code of this kind (`sm`: machine code, `compute`: PTX) that can run on the card.
+
+    Machine code runs on its own major from its minor on; PTX on everything newer. The suffix a means this very
+    architecture, and f its family: the same major from that minor on.
+    """
+    match = re.match(r"(sm|compute)_(\d+)(\d)([af]?)$", name)
+    if match is None or match.group(1) != kind:
+        return False
+    built = (int(match.group(2)), int(match.group(3)))
+    if match.group(4) == "a":
+        return card == built
+    same_major = built[0] == card[0] and built[1] <= card[1]
+    return same_major if kind == "sm" or match.group(4) == "f" else built <= card

@@ -1,0 +1,140 @@
+"""Owns a child's whole life: run the items of one group in one process, one after another or round by round.
+
+A CUDA context costs up to a second a process, so items share one; each ends by proving it healthy, and all switches are
+turned back in between. Where the proof fails, the item at hand is charged and the process ends: the worker gives the
+rest to a fresh one. Must not know where messages go.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import inspect
+import sys
+import time
+
+from . import context as contexts
+from . import switches
+
+_PROOF_SIZE = 1024  # elements whose sum is known
+
+
+class Turn:
+    """One item in this process: its function, the seconds that it may take, and its generator if it is one."""
+
+    def __init__(self, item, function, limit_s: float):
+        self.item = item
+        self.limit_s = limit_s
+        self._function = function
+        self._generator = None
+        self._switches = None
+        self._spent_s = 0.0
+
+    def step(self, context, base: dict, send):
+        """Run the function, or one round of its generator; its result, or None where rounds are left."""
+        switches.restore(base if self._switches is None else self._switches)
+        context.begin(self.item, self.limit_s, send)
+        send({"event": "turn", "id": self.item.id})
+        started = time.monotonic()
+        _say_where(self.limit_s - self._spent_s)
+        try:
+            answer = self._advance(context)
+        except Exception as error:
+            answer = raised(context, error)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._spent_s += time.monotonic() - started
+        self._switches = switches.capture()
+        return answer
+
+    def _advance(self, context):
+        if self._generator is None:
+            answer = self._function(context)
+            if not inspect.isgenerator(answer):
+                return answer
+            self._generator = answer
+        try:
+            next(self._generator)
+        except StopIteration as end:
+            return end.value
+        return None
+
+
+def run(turns, context, send) -> None:
+    """Give every item its turn, until each has sent its answer. Returns early where the CUDA context is broken."""
+    faulthandler.enable(file=2)
+    if context.device == "cpu":
+        _use_one_thread()
+    base = switches.capture()
+    waiting = list(turns)
+    while waiting:
+        turn = waiting.pop(0)
+        answer = turn.step(context, base, send)
+        broken = broken_context(context)
+        if broken:
+            answer = charged(answer, broken, context)
+        if answer is None:
+            waiting.append(turn)
+            continue
+        send({"event": "answer", "id": turn.item.id, **answer})
+        context.results[turn.item.id] = answer
+        if broken:
+            return
+        _tidy()
+
+
+def _use_one_thread():
+    """On a CPU that others use too, the threads of small operations wait for each other, up to a hundredfold."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
+
+
+def raised(context, error: Exception) -> dict:
+    """An exception is a failed check; its traceback goes to the log."""
+    import traceback
+
+    sys.stderr.write(traceback.format_exc())
+    sys.stderr.flush()
+    evidence = contexts.exception_line(error)
+    return contexts.failed(f"raised {type(error).__name__}", evidence=evidence, device=context.device)
+
+
+def broken_context(context) -> str:
+    """Why the CUDA context of this process can no longer be used, or ""."""
+    torch = sys.modules.get("torch")
+    if torch is None or not context.on_gpu:
+        return ""
+    try:
+        if not torch.cuda.is_initialized():
+            return ""
+        torch.cuda.synchronize()
+        total = int(torch.arange(_PROOF_SIZE, device=context.device).sum())
+    except Exception as error:
+        return contexts.exception_line(error)
+    expected = _PROOF_SIZE * (_PROOF_SIZE - 1) // 2
+    return "" if total == expected else f"the sum of 0 to {_PROOF_SIZE - 1} is {total} on the GPU"
+
+
+def charged(answer, broken: str, context) -> dict:
+    """The result of an item that leaves the context broken. One that has failed by itself says more than we could."""
+    if answer is not None and answer["status"] not in (*contexts.GOOD, "skip", "unknown"):
+        return answer
+    text = "left the CUDA context broken: nothing can run in this process any more"
+    return contexts.result("crash", text, evidence=broken, device=context.device)
+
+
+def _say_where(limit_s):
+    """A segfault or a hang writes its Python stack to the log: it names the operation that did it."""
+    faulthandler.dump_traceback_later(max(limit_s - 0.5, limit_s * 0.8, 0.1), file=2)
+
+
+def _tidy():
+    """Give memory back, so that the next item finds what it would find alone."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    except (AttributeError, RuntimeError):  # a stand-in for torch, or a context that the next proof will find broken
+        return

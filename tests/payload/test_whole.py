@@ -1,0 +1,40 @@
+"""The whole payload on a real PyTorch: what it costs, and that its verdicts do not depend on who shares a process."""
+
+from __future__ import annotations
+
+import pytest
+
+from cuda_matrix.reference import load_items
+
+# Everything that computes: what shares a process, and enough of what does not.
+CHECKS = ("torch", "first-kernel", "libs", "numerics", "attention", "training", "export")
+# What a smoke run may cost beside its items: the worker, the forks, the turns (issue 4: 1.3 imports of torch).
+OVERHEAD_IMPORTS = 0.3
+SMOKE_BUDGET_S = load_items().budgets_s["smoke"]
+
+
+@pytest.fixture
+def sound(deployed, real_torch):
+    deployed.use(real_torch)
+    return deployed
+
+
+def test_verdicts_do_not_depend_on_who_shares_a_process(sound):
+    together = sound.run(checks=CHECKS, benchmarks=())
+    alone = sound.run(checks=CHECKS, benchmarks=(), share=False)
+    assert together.statuses() == alone.statuses()
+    assert {"fail", "crash", "timeout"}.isdisjoint(together.statuses().values()), together.statuses()
+    for name, end in together.ends().items():
+        assert end.get("cause") == alone.end(name).get("cause")
+        assert end["summary"] == alone.end(name)["summary"] or name == "torch.import"
+
+
+def test_a_smoke_run_is_in_its_budget_and_costs_little_beside_its_items(sound):
+    run = sound.run(limit_s=120.0)
+    spent = {name: end["seconds"] for name, end in run.ends().items() if "seconds" in end}
+    import_s = run.end("torch.import")["numbers"]["import_s"]
+    assert {"fail", "crash", "timeout"}.isdisjoint(run.statuses().values()), run.statuses()
+    assert not [name for name, end in run.ends().items() if "budget" in end["summary"]], spent
+    assert run.seconds < SMOKE_BUDGET_S + import_s, spent
+    # A benchmark that was begun anew would be counted twice; none is, so what is left is ours.
+    assert run.seconds - sum(spent.values()) < OVERHEAD_IMPORTS * import_s + 0.5, spent
