@@ -68,6 +68,7 @@ def test_a_benchmark_that_did_not_pass_gives_no_figure(status: CheckStatus) -> N
     ("numbers", "stable"),
     [
         ({"stable": True}, "yes"),
+        ({"stable": True, "hours": 12.5}, "yes, 12.5\u00a0h"),
         ({"stable": False, "drift": 0.071}, "no: drift 7.10\u00a0%"),
         ({"stable": False}, "no"),
         ({"stable": "yes"}, "not measured"),
@@ -142,6 +143,12 @@ def test_another_image_is_offered_only_where_it_is_an_answer(
     assert cells(view)["a@r"].alternative == ("b" if offered else "")
     assert bool(view.failures[0].steps) is offered
     assert [way.image for reason in view.gate_reasons for way in reason.ways] == ["b"] * offered
+
+
+def test_a_soak_run_has_its_figure_in_the_main_column() -> None:
+    soak = make_benchmark(900, id="soak.train", numbers={"stable": True, "hours": 2.0})
+    row = view_of(make_plan(images=("a",), runners=("r",)), (make_result("a@r", benchmarks=(soak,)),)).performance[0]
+    assert (row.images_per_s, row.stable) == ("900", "yes, 2.00\u00a0h")
 
 
 def test_the_alternative_is_a_stable_one_and_replaces_the_general_advice() -> None:

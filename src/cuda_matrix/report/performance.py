@@ -16,7 +16,8 @@ from cuda_matrix.report.view import Bar, CellView, Chart, Column, Performance, R
 from cuda_matrix.report.words import CPU, DRIFTS, LOCAL, SIMULATED, WORDS
 from cuda_matrix.result import BenchmarkResult, CellResult
 
-MAIN_BENCHMARK = "resnet50.train"
+# The main number of a cell: the first of these that it has. A soak run trains the same network, for hours.
+MAIN_BENCHMARKS = ("resnet50.train", "soak.train")
 _FEWEST_RIVALS = 2
 _COUNTS = frozenset({CheckStatus.PASS, CheckStatus.WARN})
 
@@ -39,7 +40,8 @@ def main_benchmark(result: CellResult | None) -> BenchmarkResult | None:
     """ResNet-50 training, whatever its status; None where it was not asked for or not reached."""
     if result is None:
         return None
-    return next((benchmark for benchmark in result.benchmarks if benchmark.id == MAIN_BENCHMARK), None)
+    by_id = {benchmark.id: benchmark for benchmark in result.benchmarks}
+    return next((by_id[name] for name in MAIN_BENCHMARKS if name in by_id), None)
 
 
 def figure(result: CellResult | None) -> Figure | None:
@@ -149,7 +151,8 @@ def _stable(judged: Judgement, benchmark: BenchmarkResult | None, word: str) -> 
     if not isinstance(stable, bool):
         return "not measured"
     if stable:
-        return "yes"
+        hours = numbers.as_float(benchmark.numbers.get("hours"))
+        return "yes" if hours is None else f"yes, {numbers.quantity(hours, 'h')}"
     drift = numbers.as_float(benchmark.numbers.get("drift"))
     return "no" if drift is None else f"{DRIFTS} {numbers.quantity(100 * drift, '%')}"
 
