@@ -44,8 +44,8 @@ lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --extra dev pyproject.toml -o requirements-dev.lock
 
 format: $(READY)
-	@$(BIN)/ruff format src tests bench
-	@$(BIN)/ruff check --fix --quiet src tests bench
+	@$(BIN)/ruff format src tests bench tools
+	@$(BIN)/ruff check --fix --quiet src tests bench tools
 
 clean:
 	rm -rf $(VENV) results demo-report .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -24,8 +24,8 @@ optional() {
   fi
 }
 
-run "ruff (rules)" ruff check src tests bench
-run "ruff (format)" ruff format --check src tests bench
+run "ruff (rules)" ruff check src tests bench tools
+run "ruff (format)" ruff format --check src tests bench tools
 run "mypy --strict" mypy
 run "import-linter" lint-imports
 run "lock files" python tools/check_locks.py

@@ -1,10 +1,11 @@
-"""Writes docs/checks.md and docs/benchmarks.md from the payload's table.   usage: python tools/item_docs.py
+"""Writes docs/checks.md and docs/benchmarks.md from the payload's table: `make docs`.
 
-tests/test_item_docs.py compares them; `make docs` writes them.
+tests/test_item_docs.py compares them with the table.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cuda_matrix.model import PROFILES
@@ -19,9 +20,10 @@ _INTRODUCTIONS: dict[Kind, str] = {
 What the payload verifies inside an image, one section each. Ids are stable. Generated from
 `src/cuda_matrix/data/payload-items.yml` (`make docs`).
 
-A check ends as `pass`, `warn` (it works, with a remark), `fail` (verified, and wrong), `skip` (nothing was verified, and why),
-`unknown` (it could not be told), `timeout` or `crash`. A counter or a permission that is missing is `skip` or `unknown`, never
-`pass`. Where a check that another one needs has not passed, the other is skipped: it would only repeat the finding.
+A check ends as `pass`, `warn` (it works, with a remark), `fail` (verified, and wrong), `skip` (nothing was verified,
+and why), `unknown` (it could not be told), `timeout` or `crash`. A counter or a permission that is missing is `skip` or
+`unknown`, never `pass`. Where a check that another one needs has not passed, the other is skipped: it would only repeat
+the finding.
 **P0** decides whether an image works. **P1** is left out where the profile's time budget is used up.
 Every result carries its numbers and the thresholds they were compared with.
 """,
@@ -30,9 +32,9 @@ Every result carries its numbers and the thresholds they were compared with.
 What the payload measures inside an image, one section each. Ids are stable. Generated from
 `src/cuda_matrix/data/payload-items.yml` (`make docs`).
 
-A benchmark ends as `pass` or `warn` with samples (n, median, 5th and 95th percentile, coefficient of variation), as `invalid`
-where its numbers must not be believed (the clocks were held down, the samples scatter, a figure that cannot be), or like a
-check. Figures from a CPU prove the code path and rank nothing; each says on which device it was measured.
+A benchmark ends as `pass` or `warn` with samples (n, median, 5th and 95th percentile, coefficient of variation), as
+`invalid` where its numbers must not be believed (the clocks were held down, the samples scatter, a figure that cannot
+be), or like a check. Figures from a CPU prove the code path and rank nothing; each says on which device it was measured.
 """,
 }
 
@@ -44,15 +46,26 @@ def page(table: ItemTable, kind: Kind) -> str:
 
 
 def _profiles(table: ItemTable, items: list[Item]) -> str:
-    lines = ["## Profiles", "", f"| profile | time budget | {items[0].kind}s |", "|---|--:|---|"]
-    for profile in PROFILES:
-        budget = f"{table.budgets_s[profile]:.0f} s" if profile in table.budgets_s else "the cell's `timeout`"
-        names = ", ".join(f"`{item.id}`" for item in items if profile in item.limits_s)
-        lines.append(f"| `{profile}` | {budget} | {names or 'none'} |")
+    head = "| id | what | " + " | ".join(f"`{profile}`" for profile in PROFILES) + " |"
+    lines = ["## Profiles", "", head, "|---|---|" + ":-:|" * len(PROFILES)]
+    for item in items:
+        marks = " | ".join("✓" if profile in item.limits_s else "" for profile in PROFILES)
+        lines.append(f"| [`{item.id}`](#{_anchor(item)}) | {item.title} | {marks} |")
+    budgets = ", ".join(f"`{profile}` {seconds:.0f} s" for profile, seconds in table.budgets_s.items())
     text = (
-        "The budget counts from the moment torch is imported. Once it is used up, what is P1 is skipped; P0 still runs."
+        f"Time budgets: {budgets}, counted from the moment torch is imported; `soak` has the cell's `timeout`.\n"
+        "Once it is used up, what is P1 is skipped; P0 still runs."
     )
     return "\n".join([*lines, "", text, ""])
+
+
+def _heading(item: Item) -> str:
+    return f"`{item.id}`: {item.title}"
+
+
+def _anchor(item: Item) -> str:
+    """As GitHub makes it of the heading: lower case, without punctuation, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", _heading(item).lower()).replace(" ", "-")
 
 
 def _section(item: Item) -> str:
@@ -61,7 +74,7 @@ def _section(item: Item) -> str:
     head = f"{item.priority} · needs {needs} · time limit: {limits}"
     if item.unit:
         head += f" · {item.unit}, {'more' if item.higher_is_better else 'less'} is better"
-    lines = [f"## `{item.id}`: {item.title}", "", head, "", item.method.strip(), ""]
+    lines = [f"## {_heading(item)}", "", head, "", item.method.strip(), ""]
     if item.thresholds:
         lines += ["| threshold | value |", "|---|--:|"]
         lines += [f"| `{name}` | {value} |" for name, value in item.thresholds.items()]

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cuda_matrix.payload import checks_arch
+from cuda_matrix.payload.checks_arch import Attempt
+from cuda_matrix.payload.isolated import Answer
 
 LAB = Path(__file__).resolve().parents[1] / "lab"
 CHECKS = ("first-kernel", "arch.execution", "silent-cpu")
@@ -234,20 +236,13 @@ def test_which_entry_of_the_list_serves_a_card(name, card, kind, serves):
     assert checks_arch.serves(name, card, kind) is serves
 
 
-class Outcome:
-    cache_bytes = 0
-
-    def __init__(self, answer=None, error="", timed_out=False):
-        self.answer, self.error, self.timed_out = answer or {}, error, timed_out
-
-
 def test_kernels_that_never_end_are_unknown_and_no_failure():
-    slow = Outcome(error="no answer within 24 s", timed_out=True)
+    slow = Attempt(Answer(error="no answer within 24 s", timed_out=True))
     assert checks_arch.judge_execution(slow, slow, ["sm_80"])["status"] == "unknown"
 
 
 def test_a_list_that_promises_nothing_does_not_decide():
-    native = Outcome({"available": True, "right": True, "kernels_s": 0.1, "capability": "12.0"})
+    native = Attempt(Answer({"available": True, "right": True, "kernels_s": 0.1, "capability": "12.0"}))
     verdict = checks_arch.judge_execution(native, None, ["sm_80", "sm_90"])
     assert verdict["status"] == "pass"
     assert "none of sm_80 sm_90 serves it" in verdict["summary"]

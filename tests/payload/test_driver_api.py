@@ -227,7 +227,8 @@ MIG = [{"name": "NVIDIA A100 MIG 1g.5gb", "capability": "8.0", "pci_bus_id": Non
     [
         ({}, True, "pass", None),
         ({"torch_count": 1}, True, "pass", None),
-        ({"torch_count": 0}, True, "fail", None),
+        ({"torch_count": 2}, True, "fail", None),
+        ({"torch_count": 0}, True, "pass", None),  # torch has refused the driver: first-kernel has its words
         ({"nvml_count": 2, "devices": MIG}, True, "pass", None),
         ({"nvml_count": 4, "visible": "GPU-8932f937"}, True, "pass", None),
         ({"nvml_count": 4, "visible": "0,1"}, True, "fail", None),
@@ -254,7 +255,8 @@ def test_verdicts_on_the_entry(changes, needed, status, cause):
         ({}, {"nvml_count": None, "nvml_error": "GPU is lost"}, "pass", "fail", None),
         ({}, {"cuinit": 100, "said": "cuInit: 100", "cuda_count": None}, "pass", "fail", None),
         ({"nvml_count": 2, "cuda_count": 2}, {}, "pass", "fail", None),
-        ({}, {"torch_count": 0}, "pass", "fail", None),
+        ({}, {"torch_count": 2}, "pass", "fail", None),
+        ({}, {"torch_count": 0}, "pass", "pass", None),
         ({"nvml_count": None}, {"nvml_count": None}, "warn", "warn", None),
         ({"nvml_count": None, "cuinit": 100}, {"nvml_count": None, "cuinit": 100}, "fail", "skip", None),
         ({"cuinit": 999}, {"cuinit": 999}, "fail", "warn", None),

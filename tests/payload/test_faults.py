@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cuda_matrix.payload import checks_faults, checks_memory
+from cuda_matrix.payload.isolated import Answer
 
 CHECKS = ("first-kernel", "faults.assert", "faults.oom", "memory.patterns")
 GOOD = dict.fromkeys(("torch.import", *CHECKS), "pass")
@@ -142,22 +143,17 @@ def test_without_a_card_nothing_is_claimed(deployed, real_torch):
     assert run.statuses() == {**dict.fromkeys(CHECKS, "skip"), "torch.import": "pass", "first-kernel": "pass"}
 
 
-class Outcome:
-    def __init__(self, answer=None, error="", timed_out=False):
-        self.answer, self.error, self.timed_out = answer or {}, error, timed_out
-
-
-ASSERTED = Outcome({"error_type": "RuntimeError"}, "RuntimeError: CUDA error: device-side assert triggered")
+ASSERTED = Answer(error="RuntimeError: CUDA error: device-side assert triggered")
 
 
 @pytest.mark.parametrize(
     ("fault", "after", "status"),
     [
-        (ASSERTED, Outcome({"error_of_product": 1e-6}), "pass"),
-        (ASSERTED, Outcome({"error_of_product": 0.5}), "fail"),
-        (ASSERTED, Outcome({"error_of_product": None}), "fail"),
-        (ASSERTED, Outcome(error="RuntimeError: no CUDA-capable device is detected"), "fail"),
-        (Outcome({"raised": False, "value": 8.0}), Outcome({"error_of_product": 1e-6}), "fail"),
+        (ASSERTED, Answer({"error_of_product": 1e-6}), "pass"),
+        (ASSERTED, Answer({"error_of_product": 0.5}), "fail"),
+        (ASSERTED, Answer({"error_of_product": None}), "fail"),
+        (ASSERTED, Answer(error="RuntimeError: no CUDA-capable device is detected"), "fail"),
+        (Answer({"raised": False, "value": 8.0}), Answer({"error_of_product": 1e-6}), "fail"),
     ],
 )
 def test_verdicts_on_an_assertion(fault, after, status):
@@ -185,7 +181,7 @@ def test_verdicts_on_too_large_an_allocation(changes, status):
         "error_of_product": 1e-7,
         **changes,
     }
-    assert checks_faults.judge_oom(Outcome(answer), 0.01, "cuda:0")["status"] == status
+    assert checks_faults.judge_oom(Answer(answer), 0.01, "cuda:0")["status"] == status
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,66 @@ def long_rounds(context):
         time.sleep(0.2)
         yield
 
+def nothing(context):
+    return None
+
+def a_list(context):
+    return ["pass"]
+
+def no_status(context):
+    return {"summary": "fine"}
+
+def own_status(context):
+    return {"status": "excellent", "summary": "fine"}
+
+def status_is_a_list(context):
+    return {"status": ["pass"], "summary": "fine"}
+
+def invalid_check(context):
+    return {"status": "invalid", "summary": "only a benchmark can be"}
+
+def numbers_are_a_list(context):
+    return passed("fine", numbers=[1, 2, 3])
+
+def unspeakable(context):
+    class Silent:
+        def __str__(self):
+            raise ValueError("it has no text")
+    return passed("fine", numbers={"silent": Silent()})
+
+def leaves_quietly(context):
+    sys.exit(0)
+
+def huge(context):
+    numbers = {"endless": 10**6000, "infinite": 1e308 * 10, "long": "x" * 3000000, "counter": (1 << 64) - 1}
+    numbers.update((f"n{number}" * 100, number) for number in range(1000))
+    return passed("s" * 3000000, numbers=numbers, cause="c" * 300000, evidence="e" * 3000000, event="turn", id="fine")
+
+def rounds_of_nothing(context):
+    yield
+
+def endless_rounds(context):
+    while True:
+        yield
+
+def keeps_no_json(context):
+    context.keep("what", {"value": object()})
+    return passed("kept")
+
+def keeps_too_much(context):
+    context.keep("what", {"value": "x" * (2 << 20)})
+    return passed("kept")
+
+def keeps_a_tuple(context):
+    context.keep("what", {1: (float("nan"), 2)})
+    return passed("kept", numbers={"kept": repr(context.kept["what"])})
+
+def sees_what_is_kept(context):
+    return passed("seen", numbers={"kept": repr(context.kept.get("what"))})
+
+def sees_results(context):
+    return passed("seen", numbers={"huge": repr(context.results["huge"]["numbers"]["endless"])[:8]})
+
 def first_kernel(context):
     return passed("there is a card", device="cuda:0")
 """
@@ -167,6 +227,81 @@ def test_what_one_item_spoils_the_next_does_not_feel(deployed, name, status, fre
     assert [statuses[each] for each in ("fine", name, "again", "last")] == ["pass", status, "pass", "pass"]
     assert len(pids(result, "again", "last")) == 1
     assert (pids(result, "fine") != pids(result, "again")) is fresh
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence"),
+    [
+        ("nothing", "it gave NoneType, not a result"),
+        ("a_list", "it gave list, not a result"),
+        ("no_status", "its status is None"),
+        ("own_status", "its status is 'excellent'"),
+        ("status_is_a_list", "its status is ['pass']"),
+        ("invalid_check", "its status is 'invalid'"),
+        ("numbers_are_a_list", "its numbers are list, not an object"),
+        ("unspeakable", "what it gave is no JSON: ValueError: it has no text"),
+        ("leaves_quietly", "the process ended with exit code 1 and without a result"),
+        ("rounds_of_nothing", "it gave NoneType, not a result"),
+    ],
+)
+def test_what_is_no_result_costs_its_own_item_at_once(deployed, name, evidence):
+    result = run(deployed, "fine", name, "rounds_a", "again")
+    row = name.replace("_", "-")
+    assert result.statuses() == {**dict.fromkeys(GOOD, "pass"), row: "crash"}
+    assert result.end(row)["evidence"].startswith(evidence)
+    assert result.end(row)["seconds"] < 1.5
+
+
+GOOD = ("torch.import", "first-kernel", "fine", "rounds-a", "again")
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_result_out_of_all_proportion_is_cut_to_the_protocols_size(deployed, share):
+    result = run(deployed, "fine", "huge", "sees_results", "rounds_a", "again", share=share)
+    assert set(result.statuses().values()) == {"pass"}
+    numbers = result.end("huge")["numbers"]
+    assert numbers["endless"].startswith("0x")
+    assert (numbers["infinite"], numbers["counter"]) == ("inf", (1 << 64) - 1)
+    assert len(result.end("huge")["summary"]) == 2000
+    assert result.end("sees-results")["numbers"] == {"huge": repr(numbers["endless"])[:8]}
+
+
+def test_rounds_without_an_end_cost_their_own_time(deployed):
+    result = run(deployed, "fine", "endless_rounds", "rounds_a", "again")
+    assert result.statuses() == {**dict.fromkeys(GOOD, "pass"), "endless-rounds": "timeout"}
+    assert 1.5 < result.end("endless-rounds")["seconds"] < 4
+
+
+@pytest.mark.parametrize(("name", "words"), [("keeps_no_json", "not JSON serializable"), ("keeps_too_much", "2097165")])
+def test_what_cannot_be_kept_costs_the_item_that_tries(deployed, name, words):
+    result = run(deployed, "fine", name, "sees_what_is_kept", "rounds_a", "again")
+    row = name.replace("_", "-")
+    assert result.statuses() == {**dict.fromkeys((*GOOD, "sees-what-is-kept"), "pass"), row: "fail"}
+    assert words in result.end(row)["evidence"]
+    assert result.end("sees-what-is-kept")["numbers"] == {"kept": "None"}
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_what_is_kept_is_the_same_in_every_process(deployed, share):
+    result = run(deployed, "keeps_a_tuple", "sees_what_is_kept", share=share)
+    for name in ("keeps-a-tuple", "sees-what-is-kept"):
+        assert result.end(name)["numbers"] == {"kept": "{'1': [None, 2]}"}
+
+
+def test_a_function_that_is_not_there_costs_its_item_and_not_the_group(deployed):
+    deployed.torch(TORCH)
+    rows = shared("fine", "again", "absent")
+    rows.append({**rows[-1], "id": "absent-module", "run": "checks_absent:fine"})
+    deployed.items(*rows, checks=CHECKS)
+    result = deployed.run()
+    assert result.statuses() == {
+        **dict.fromkeys(GOOD[:3], "pass"),
+        "again": "pass",
+        "absent": "fail",
+        "absent-module": "fail",
+    }
+    assert len(pids(result, "fine", "again")) == 1
+    assert "checks_absent" in result.end("absent-module")["evidence"]
 
 
 def test_a_poisoned_context_is_charged_to_the_item_that_left_it(deployed):

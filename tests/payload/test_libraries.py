@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cuda_matrix.payload import checks_libraries, distributions, isolation, library_findings, library_versions
+from cuda_matrix.payload import checks_libraries, distributions, isolated, library_findings, library_versions
 
 CHECKS = ("torch.cuda-build", "libs.identity", "libs.stack", "first-kernel")  # its neighbours look at the same files
 CUDNN = "nvidia/cudnn/lib"
@@ -289,12 +289,12 @@ def test_nccl_numbers(number, text):
 
 
 def test_a_question_that_crashes_or_hangs_costs_its_answer_only():
-    assert isolation.ask(lambda: {"x": 1}, 5).value == {"x": 1}
-    died = isolation.ask(lambda: os.kill(os.getpid(), 9), 5)
+    assert isolated.call(lambda: {"x": 1}, 5).value == {"x": 1}
+    died = isolated.call(lambda: os.kill(os.getpid(), 9), 5)
     assert (died.value, died.error, died.crashed) == (None, "Killed (signal 9)", True)
-    raised = isolation.ask(lambda: 1 / 0, 5)
+    raised = isolated.call(lambda: 1 / 0, 5)
     assert (raised.value, raised.error, raised.crashed) == (None, "ZeroDivisionError: division by zero", False)
-    hung = isolation.ask(lambda: __import__("time").sleep(60), 0.3)
+    hung = isolated.call(lambda: __import__("time").sleep(60), 0.3)
     assert hung.timed_out
     assert hung.seconds < 5
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import indent
+from threading import Thread
 
 import pytest
 
 from cuda_matrix.payload import checks_multi
+from cuda_matrix.payload import ranks as launcher
 
 LIMIT_S = 60.0
 THRESHOLDS = {"wrong_sums": 0, "attempt_s": 60}
@@ -77,6 +79,18 @@ def test_a_collective_that_hangs_is_ended(ranks):
     assert (result["status"], result["cause"]) == ("fail", "nccl-timeout")
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [command for command in commands if b"cuda-matrix-ranks-" in command]
+
+
+def test_a_rank_that_is_done_waits_for_the_others(tmp_path):
+    """A rank that leaves breaks the connections of one that is still at its last sum."""
+    job = {"folder": str(tmp_path), "rank": 0, "world": 2}
+    leaving = Thread(target=launcher._leave_together, args=(job,))
+    leaving.start()
+    leaving.join(0.3)
+    assert leaving.is_alive()
+    (tmp_path / "done-1").touch()
+    leaving.join(5)
+    assert not leaving.is_alive()
 
 
 @pytest.mark.parametrize(

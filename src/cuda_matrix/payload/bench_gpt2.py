@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import shutil
-import tempfile
 import time
 
-from . import batches, figures, gpt2, isolation, learning, samples, timing
+from . import batches, figures, gpt2, isolated, learning, samples, scratch, timing
 from .bench_resnet50 import scaler
 from .context import failed, unknown
 
@@ -44,10 +41,8 @@ def train_compiled(context):
     # Nothing before the fork may touch CUDA, whose state does not survive one; so the batch is the eager one's, or
     # the child chooses it.
     eager = context.results.get(EAGER) or {}
-    folder = tempfile.mkdtemp(prefix="cuda-matrix-gpt2-")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, "inductor")
-    os.environ["TRITON_CACHE_DIR"] = os.path.join(folder, "triton")
-    try:
+    with scratch.Folder("gpt2") as folder:
+        isolated.set_environment(scratch.compiler_caches(folder))
         cold = _cold(context, torch, (eager.get("numbers") or {}).get("batch"))
         if cold.value is None:
             text = cold.error or cold.said()
@@ -56,8 +51,6 @@ def train_compiled(context):
             cause = {"cause": "gpu-oom"} if batches.does_not_fit(text) else {}
             return failed("the first compilation failed", evidence=text, device=context.device, **cause)
         answer = yield from _benchmark(context, torch, cold.value["batch"], compiled=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return judge_compiled(answer, eager, cold.value, context.thresholds)
 
 
@@ -160,7 +153,7 @@ def _cold(context, torch, batch):
     """What a fresh process with an empty cache answers: {seconds, batch, first_loss}; half the batch where it must."""
     ends = time.monotonic() + COLD_SHARE * context.limit_s
     while True:
-        answer = isolation.ask(lambda batch=batch: _first_step(context, torch, batch), ends - time.monotonic())
+        answer = isolated.call(lambda batch=batch: _first_step(context, torch, batch), ends - time.monotonic())
         too_large = answer.value is None and batches.does_not_fit(answer.error)
         if not too_large or not batch or batch == 1:
             return answer

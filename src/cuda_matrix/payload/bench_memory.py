@@ -117,7 +117,11 @@ def proved(answer, wrong: str) -> dict:
 def _bytes(context, torch, device):
     if device.type == "cpu":
         return CPU_BYTES
-    wanted = max(BYTES, 4 * timing.l2_bytes(context, torch))
+    return _fitting(torch, device, max(BYTES, 4 * timing.l2_bytes(context, torch)))
+
+
+def _fitting(torch, device, wanted):
+    """As many bytes as wanted, or the card's share where it has less to give; whole MiB."""
     free, _total = torch.cuda.mem_get_info(device)
     return int(min(wanted, free // FREE_SHARE)) >> 20 << 20
 
@@ -127,10 +131,11 @@ class Link:
 
     def __init__(self, torch, device, to_card: bool):
         self._torch = torch
+        self.bytes = _fitting(torch, device, LINK_BYTES)
         torch.manual_seed(SEED)
-        self.pattern = torch.randint(0, 256, (LINK_BYTES,), dtype=torch.uint8, device=device)
-        on_card = torch.zeros(LINK_BYTES, dtype=torch.uint8, device=device)
-        pinned = torch.zeros(LINK_BYTES, dtype=torch.uint8).pin_memory()
+        self.pattern = torch.randint(0, 256, (self.bytes,), dtype=torch.uint8, device=device)
+        on_card = torch.zeros(self.bytes, dtype=torch.uint8, device=device)
+        pinned = torch.zeros(self.bytes, dtype=torch.uint8).pin_memory()
         self._to_card = to_card
         if to_card:
             pinned.copy_(self.pattern)
@@ -150,12 +155,12 @@ class Link:
         arrived = self.destination.to(self.pattern.device)
         if not self._torch.equal(arrived, self.pattern):
             differing = int((arrived != self.pattern).sum())
-            self.wrong = f"{differing} of {LINK_BYTES} bytes differ"
+            self.wrong = f"{differing} of {self.bytes} bytes differ"
         self.destination.zero_()
 
     def pageable_gbs(self) -> float:
         """The median GB/s of copies from or to memory that is not pinned, by the host's clock."""
-        pageable = self._torch.zeros(LINK_BYTES, dtype=self._torch.uint8)
+        pageable = self._torch.zeros(self.bytes, dtype=self._torch.uint8)
         card = self.destination if self._to_card else self._source
         found = []
         for _ in range(PAGEABLE_COPIES + 1):
@@ -167,7 +172,7 @@ class Link:
                 pageable.copy_(card)
             self._torch.cuda.synchronize()
             found.append(time.perf_counter() - started)
-        return LINK_BYTES / 1e9 / sorted(found[1:])[len(found[1:]) // 2]  # the first touches the pages
+        return self.bytes / 1e9 / sorted(found[1:])[len(found[1:]) // 2]  # the first touches the pages
 
 
 def _over_pcie(context, to_card):
@@ -178,12 +183,12 @@ def _over_pcie(context, to_card):
         return skipped("needs a GPU", device=str(device))
     link = Link(torch, device, to_card)
     measurement = yield from timing.measured(context, torch, link.step, after_round=link.after_round)
-    numbers = {"bytes": LINK_BYTES, "pageable_gbs": round(link.pageable_gbs(), 3)}
+    numbers = {"bytes": link.bytes, "pageable_gbs": round(link.pageable_gbs(), 3)}
     for name in ("pcie_generation", "pcie_width"):  # an idle card lowers its link: seen while the copies were running
         numbers[name] = measurement.telemetry.get(name + "_seen")
     # A copy to the host ends there; what must be on the card is its other end.
     ran_on = str(link.destination.device if to_card else link.pattern.device)
-    answer = figures.judged(context, measurement, LINK_BYTES / 1e9, numbers, ran_on, "pinned memory")
+    answer = figures.judged(context, measurement, link.bytes / 1e9, numbers, ran_on, "pinned memory")
     answer = proved(answer, link.wrong)
     if answer["status"] == "fail":
         return answer

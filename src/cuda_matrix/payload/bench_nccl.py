@@ -1,30 +1,19 @@
 """Owns the bandwidth between cards: all-reduce over one process a card, verified before it is timed.
 
-The processes are fresh interpreters with a time limit, since CUDA does not survive a fork and a broken path hangs.
-Must not know whether a hang comes from P2P: the check multi-gpu.nccl finds that out.
+Must not know how ranks are started (ranks), nor whether a hang comes from P2P: the check multi-gpu.nccl finds that out.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 
-from . import checks_multi, complaints, figures, samples, timing
+from . import complaints, figures, ranks, samples, timing
 from .context import failed, skipped
 
 SIZES = (32 << 20, 128 << 20, 512 << 20)  # bytes
-VALUES = 1000  # elements are 0 … 999 plus the rank: their sums are exact in fp32
 WARM_UP, ROUNDS, ROUND_SAMPLES = 5, 3, 5
 SAMPLE_S, MAX_STEPS = 0.05, 20  # more sums in place would leave the range of fp32
 LIMIT_SHARE = 0.9  # of the item's time
-MARK = "cuda-matrix-bandwidth "
-POLL_S = 0.05
-LEAVE_S = 10.0
 
 
 def busbw(context):
@@ -33,9 +22,10 @@ def busbw(context):
         return skipped("needs a GPU", device=context.device)
     import torch
 
-    if not torch.distributed.is_available() or not torch.distributed.is_nccl_available():
-        return skipped("this torch was built without NCCL", device=context.device)
-    world = min(torch.cuda.device_count(), checks_multi.MAX_CARDS)
+    reason = ranks.why_no_nccl(torch)
+    if reason:
+        return skipped(reason, device=context.device)
+    world = min(torch.cuda.device_count(), ranks.MAX_CARDS)
     if world < 2:
         text = "one card: there is nothing to reduce between"
         return skipped(text, device=context.device, numbers={"cards": world})
@@ -73,84 +63,36 @@ def bus_bytes(size: int, world: int) -> float:
 
 def reports(backend: str, world: int, sizes, limit_s: float) -> dict:
     """Run the ranks: {seconds: {bytes: rounds of seconds}, steps: {bytes: steps}, wrong, error, late}."""
-    folder = tempfile.mkdtemp(prefix="cuda-matrix-bandwidth-")
-    ends = time.monotonic() + limit_s
-    ranks = []
-    try:
-        for rank in range(world):
-            job = {"backend": backend, "rank": rank, "world": world, "folder": folder, "sizes": sizes}
-            ranks.append(_start(job))
-        late = not _ended(ranks, ends)
-        _kill(ranks)
-        found = [_report(folder, rank) for rank in range(world)]
-    finally:
-        _kill(ranks)
-        shutil.rmtree(folder, ignore_errors=True)
-    errors = [report["error"] for report in found if report.get("error")]
-    if late and not errors:
-        errors = [f"the ranks had not ended after {limit_s:.0f} s"]
-    sizes_found = found[0].get("sizes", [])
+    outcome = ranks.run("bench_nccl:measured", world, {"backend": backend, "sizes": sizes}, limit_s)
+    silent = outcome.silent()
+    words = [report.words for report in outcome.dead() or silent]
+    late = outcome.late and bool(silent)
+    if late and not outcome.dead():
+        words.insert(0, f"{len(silent)} of {world} ranks had not ended after {limit_s:.0f} s")
+    found = (outcome.reports[0].answer or {}).get("sizes", [])
     return {
-        "seconds": {each["bytes"]: each["rounds"] for each in sizes_found},
-        "steps": {each["bytes"]: each["steps"] for each in sizes_found},
-        "wrong": sum(report.get("wrong", 0) for report in found),
-        "error": "\n".join(errors)[: complaints.LENGTH_LIMIT],
+        "seconds": {each["bytes"]: each["rounds"] for each in found},
+        "steps": {each["bytes"]: each["steps"] for each in found},
+        "wrong": sum(answer["wrong"] for answer in outcome.answers()),
+        "error": "\n".join(words)[: complaints.LENGTH_LIMIT],
         "late": late,
     }
 
 
-def rank_main(text: str) -> None:
-    """One rank's whole life, in an interpreter of its own: join, verify, measure, report on stdout."""
-    job = json.loads(text)
-    try:
-        report = _measure(job)
-        _leave_together(job)
-    except Exception as error:
-        report = {"error": "\n".join(complaints.exception_chain(error))}
-    sys.stdout.write("\n" + MARK + json.dumps(report) + "\n")
-    sys.stdout.flush()
-    os._exit(1 if "error" in report else 0)  # a broken communicator may hang in its own end, after all was said
-
-
-def _leave_together(job):
-    """Wait for the others: a rank that leaves breaks the connections of one that is still at its last sum."""
-    with open(os.path.join(job["folder"], "done-{}".format(job["rank"])), "w"):
-        pass
-    until = time.monotonic() + LEAVE_S
-    while time.monotonic() < until:
-        done = [name for name in os.listdir(job["folder"]) if name.startswith("done-")]
-        if len(done) == job["world"]:
-            return
-        time.sleep(POLL_S)
-
-
-def _measure(job) -> dict:
-    from datetime import timedelta
-
+def measured(job) -> dict:
+    """Called in a rank: verify, then time every size; all ranks count wrong sums, the first one has the times."""
     import torch
-    from torch import distributed
 
-    rank, world = job["rank"], job["world"]
-    device = torch.device("cuda", rank) if job["backend"] == "nccl" else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group(
-        job["backend"],
-        init_method="file://" + os.path.join(job["folder"], "rendezvous"),
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(hours=1),  # the parent's limit counts
-    )
+    device = ranks.joined(torch, job)
     wrong = 0
     found = []
     for size in job["sizes"]:
-        base = torch.arange(size // 4, device=device) % VALUES
-        data = (base + rank).to(torch.float32)
-        distributed.all_reduce(data)
-        wrong += int((data != (base * world + world * (world - 1) // 2).to(torch.float32)).sum())
-        del base
-        found.append({"bytes": size, **_time(torch, distributed, data)})
-    return {"wrong": wrong, "sizes": found if rank == 0 else []}
+        data, expected = ranks.numbered(torch, job, size // 4, torch.float32, device)
+        torch.distributed.all_reduce(data)
+        wrong += int((data != expected).sum())
+        del expected
+        found.append({"bytes": size, **_time(torch, torch.distributed, data)})
+    return {"wrong": wrong, "sizes": found if job["rank"] == 0 else []}
 
 
 def _time(torch, distributed, data) -> dict:
@@ -172,54 +114,3 @@ def _time(torch, distributed, data) -> dict:
     distributed.broadcast(steps, 0)
     count = int(steps.item())
     return {"rounds": [[sample(count) for _ in range(ROUND_SAMPLES)] for _ in range(ROUNDS)], "steps": count}
-
-
-def _start(job):
-    payload = os.path.dirname(os.path.abspath(__file__))
-    code = (
-        "import importlib, sys; sys.path.insert(0, sys.argv[1]); "
-        f"importlib.import_module('{os.path.basename(payload)}.bench_nccl').rank_main(sys.argv[2])"
-    )
-    with open(_log_path(job["folder"], job["rank"]), "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-B", "-u", "-c", code, os.path.dirname(payload), json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
-        )
-
-
-def _ended(ranks, ends: float) -> bool:
-    """Whether all ended in time, or one has failed, after which the others are not waited for."""
-    while time.monotonic() < ends:
-        codes = [rank.poll() for rank in ranks]
-        if all(code is not None for code in codes):
-            return True
-        if any(code not in (None, 0) for code in codes):
-            time.sleep(10 * POLL_S)  # whoever fails next may say why
-            return True
-        time.sleep(POLL_S)
-    return False
-
-
-def _kill(ranks):
-    for rank in ranks:
-        if rank.poll() is None:
-            rank.kill()
-            rank.wait()
-
-
-def _log_path(folder, rank):
-    return os.path.join(folder, f"rank-{rank}.log")
-
-
-def _report(folder, rank) -> dict:
-    """What one rank has said; where it has said nothing, its last lines are the error."""
-    with open(_log_path(folder, rank), "rb") as stream:
-        lines = stream.read().decode("utf-8", "replace").splitlines()
-    marked = [line[len(MARK) :] for line in lines if line.startswith(MARK)]
-    report = json.loads(marked[-1]) if marked else {"error": "\n".join(lines[-5:]) or "it ended and said nothing"}
-    if report.get("error"):
-        report["error"] = f"rank {rank}: {report['error']}"[: complaints.LENGTH_LIMIT]
-    return report

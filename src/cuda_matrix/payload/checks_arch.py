@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 
-from . import checks_torch, isolated
+from . import checks_torch, isolated, scratch
 from .context import GOOD, failed, passed, skipped, unknown, warned
 
 _NATIVE_SHARE = 0.4  # of the item's seconds; compiling everything takes longer than loading it
@@ -31,17 +31,25 @@ def execution(context):
     if native.answer.get("available") is False:
         return skipped("torch finds no GPU here: nothing can be run")
     jit = None if native.answer.get("right") else attempt(context.limit_s * _JIT_SHARE, allow_jit=True)
-    return isolated.with_log(judge_execution(native, jit, architectures), native, jit)
+    answers = [each.answer for each in (native, jit) if each is not None]
+    return isolated.with_log(judge_execution(native, jit, architectures), *answers)
 
 
-def attempt(limit_s: float, allow_jit: bool):
+class Attempt:
+    """What kernels in a fresh process gave (isolated.Answer), and how many bytes the driver compiled for them."""
+
+    def __init__(self, answer, cache_bytes=None):
+        self.answer = answer
+        self.cache_bytes = cache_bytes
+
+
+def attempt(limit_s: float, allow_jit: bool) -> Attempt:
     """Run torch's own kernels in a fresh process with an empty cache. CUDA_FORCE_PTX_JIT would hide the build."""
-    with isolated.EmptyCache() as cache:
+    with scratch.DriverCache() as cache:
         environment = [*cache.environment, ("CUDA_FORCE_PTX_JIT", None)]
         environment.append(("CUDA_DISABLE_PTX_JIT", None if allow_jit else "1"))
-        outcome = isolated.call(run_kernels, limit_s, environment)
-        outcome.cache_bytes = cache.written_bytes()
-    return outcome
+        answer = isolated.call(run_kernels, limit_s, environment)
+        return Attempt(answer, cache.written_bytes())
 
 
 def run_kernels() -> dict:
@@ -69,14 +77,14 @@ def run_kernels() -> dict:
 
 
 def judge_execution(native, jit, architectures) -> dict:
-    """The verdict on two attempts (isolated.Outcome); `jit` is None where the first one succeeded."""
+    """The verdict on two attempts; `jit` is None where the first one succeeded."""
     capability = native.answer.get("capability") or (jit.answer.get("capability") if jit else None)
     numbers = {
         "capability": capability,
         "arch_list": " ".join(architectures),
         "native": bool(native.answer.get("right")),
         "native_s": native.answer.get("kernels_s"),
-        "native_error": native.error or None,
+        "native_error": native.answer.error or None,
     }
     keys = {"device": "cuda:0", "numbers": numbers}
     listed = explain(capability, architectures)
@@ -86,17 +94,17 @@ def judge_execution(native, jit, architectures) -> dict:
         jit=bool(jit.answer.get("right")),
         jit_s=jit.answer.get("kernels_s"),
         jit_bytes=jit.cache_bytes,
-        jit_error=jit.error or None,
+        jit_error=jit.answer.error or None,
     )
     if jit.answer.get("right"):
         text = "no machine code for this card: the driver compiled the kernels, {} s before they ran ({})".format(
-            jit.answer["kernels_s"], listed
+            jit.answer.get("kernels_s"), listed
         )
-        return warned(text, evidence=native.error or "wrong results without the driver's compiler", **keys)
-    if jit.timed_out:
+        return warned(text, evidence=native.answer.error or "wrong results without the driver's compiler", **keys)
+    if jit.answer.timed_out:
         text = f"the kernels did not run within the time, with or without the driver's compiler ({listed})"
-        return unknown(text, evidence=f"without: {native.error}\nwith: {jit.error}", **keys)
-    error = jit.error or native.error
+        return unknown(text, evidence=f"without: {native.answer.error}\nwith: {jit.answer.error}", **keys)
+    error = jit.answer.error or native.answer.error
     if not error:
         text = "the kernels' results are wrong"
         return failed(text, evidence=text, cause="numerics-wrong", **keys)

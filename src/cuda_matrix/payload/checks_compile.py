@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 import time
 
-from . import complaints
+from . import complaints, isolated, scratch
 from .context import failed, passed, skipped, warned
 
 SEED = 20240512
@@ -65,16 +63,15 @@ def inductor(context):
 
     if not hasattr(torch, "compile"):
         return skipped(f"torch {torch.__version__} has no torch.compile, which came with 2.0", device=context.device)
-    folder = tempfile.mkdtemp(prefix="cuda-matrix-compile-")
-    _own_cache(folder)
     words = complaints.Stderr()  # Triton runs gcc, and keeps only its exit code
-    try:
-        with words:
-            outcome = _compile(torch, torch.device(context.device), folder)
-    except Exception as error:
-        return judge_error(error, words.text, context.device, context.thresholds)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch.Folder("compile") as folder:
+        isolated.set_environment(scratch.compiler_caches(folder))
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # compile here, where stderr is read, and not in a pool
+        try:
+            with words:
+                outcome = _compile(torch, torch.device(context.device), folder)
+        except Exception as error:
+            return judge_error(error, words.text, context.device, context.thresholds)
     off = [f"{name}={os.environ[name]}" for name in SWITCHES_OFF if os.environ.get(name, "0") not in ("", "0")]
     return judge(outcome, context.thresholds, off)
 
@@ -132,13 +129,6 @@ def judge_error(error, compiler_words: str, device, thresholds):
             return failed(f"torch.compile cannot compile: {what} is missing", evidence=line, **keys)
     evidence = "\n".join(chain + compiler_words.splitlines()[-5:])[:EVIDENCE_LIMIT]
     return failed("torch.compile raised " + type(error).__name__, evidence=evidence, **keys)
-
-
-def _own_cache(folder):
-    """Caches of the image, or of an earlier run, would hide that nothing can be compiled here."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, "inductor")
-    os.environ["TRITON_CACHE_DIR"] = os.path.join(folder, "triton")
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # compile here, where stderr is read, and not in a pool
 
 
 def _compile(torch, device, folder):

@@ -5,12 +5,11 @@ A GPU that is needed and cannot be used is a failure here, never a quiet run on 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
 
-from . import isolated, libraries, numerics, nvml
+from . import isolated, libraries, numerics, nvml, scratch
 from .cgroup import read_text
 from .context import exception_line, failed, passed, skipped, warned
 
@@ -29,12 +28,8 @@ def first_kernel(context):
     """Step 4 of the diagnosis: is_available, device name, capability, a 1000×1000 product; with an empty JIT cache."""
     import torch
 
-    with isolated.EmptyCache() as cache:
-        for name, value in cache.environment:  # before anything of CUDA reads them
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with scratch.DriverCache() as cache:
+        isolated.set_environment(cache.environment)  # before anything of CUDA reads it
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             available = bool(torch.cuda.is_available())

@@ -9,10 +9,9 @@ import importlib
 import inspect
 import os
 import re
-import shutil
-import tempfile
 import warnings
 
+from . import scratch
 from .context import exception_line, failed, passed
 
 SEED = 20240513
@@ -30,22 +29,18 @@ def roundtrip(context):
     import torch
 
     device = torch.device(context.device)
-    folder = tempfile.mkdtemp(prefix="cuda-matrix-export-")
     ways = [("state_dict", _state_dict), ("jit", _jit)]
     if context.profile != "smoke":  # importing the exporter alone takes seconds
         ways += [("export", _export), ("onnx", _onnx)]
     findings = {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations, and the tracer's remarks
-            model = _model(torch, SEED).to(device).eval()
-            inputs = _inputs(torch, device)
-            with torch.no_grad():
-                expected = model(inputs)
-                for name, way in ways:
-                    findings[name] = _attempt(way, (torch, model, inputs, expected), os.path.join(folder, name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch.Folder("export") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations, and the tracer's remarks
+        model = _model(torch, SEED).to(device).eval()
+        inputs = _inputs(torch, device)
+        with torch.no_grad():
+            expected = model(inputs)
+            for name, way in ways:
+                findings[name] = _attempt(way, (torch, model, inputs, expected), os.path.join(folder, name))
     return judge(findings, str(expected.device), context.thresholds)
 
 

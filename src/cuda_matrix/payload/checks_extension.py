@@ -9,9 +9,9 @@ import os
 import re
 import shutil
 import sysconfig
-import tempfile
 import time
 
+from . import checks_torch, scratch
 from .context import exception_line, failed, passed, skipped
 
 _CPP = """
@@ -46,18 +46,13 @@ def build(context):
         return skipped(reason, numbers=tools)
     started = time.monotonic()
     cuda = bool(tools["nvcc"]) and torch.version.cuda is not None
-    directory = tempfile.mkdtemp()
-    kept = {name: os.environ.get(name) for name in ("MAX_JOBS", "TORCH_CUDA_ARCH_LIST")}
     try:
-        _steer(torch, context, cuda)
-        device = torch.device(context.device) if cuda and context.on_gpu else torch.device("cpu")
-        wrong = _build_and_run(torch, directory, cuda, device, run=not cuda or context.on_gpu)
+        with scratch.Folder("extension") as directory:
+            _steer(torch, context, cuda)
+            device = torch.device(context.device) if cuda and context.on_gpu else torch.device("cpu")
+            wrong = _build_and_run(torch, directory, cuda, device, run=not cuda or context.on_gpu)
     except Exception as error:  # whatever the builder, the compiler or the loader raises
         return judge_error(error, tools, context.device)
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-        shutil.rmtree(directory, ignore_errors=True)
     seen = {**tools, "kind": "CUDA" if cuda else "C++", "wrong_elements": wrong}
     seen["build_s"] = round(time.monotonic() - started, 1)
     return judge(seen, context.thresholds, str(device))
@@ -93,7 +88,7 @@ def _steer(torch, context, cuda):
     if context.on_gpu:
         os.environ["TORCH_CUDA_ARCH_LIST"] = "{}.{}".format(*torch.cuda.get_device_capability(0))
         return
-    flags = (getattr(torch._C, "_cuda_getArchFlags", lambda: None)() or "").split()
+    flags = checks_torch.arch_list(torch)
     native = [match.group(1) for match in (re.match(r"sm_(\d+)$", flag) for flag in flags) if match]
     if native:
         os.environ["TORCH_CUDA_ARCH_LIST"] = native[-1][:-1] + "." + native[-1][-1]

@@ -50,10 +50,10 @@ def work() -> dict:
 
 
 def judge_assert(fault, after, product_error: float, device) -> dict:
-    """The verdict on the process with the fault and on a fresh one after it (isolated.Outcome)."""
+    """The verdict on the process with the fault and on a fresh one after it (isolated.Answer)."""
     numbers = {
         "raised": bool(fault.error) and not fault.timed_out,
-        "error_type": fault.answer.get("error_type"),
+        "error_type": fault.error_type or None,
         "works_after": works(after, product_error),
     }
     keys = {"device": device, "numbers": numbers}
@@ -72,13 +72,14 @@ def judge_assert(fault, after, product_error: float, device) -> dict:
 
 def works(outcome, product_error: float) -> bool:
     """Whether a child's `work` was right."""
-    error = outcome.answer.get("error_of_product")  # NaN comes as None
+    error = outcome.get("error_of_product")  # NaN comes as None
     return not outcome.error and error is not None and error <= product_error
 
 
 def _why(outcome):
     """What was wrong with a child's `work`."""
-    return outcome.error or "a product is wrong by {}".format(outcome.answer.get("error_of_product"))
+    wrong = "a product is wrong by {}".format(outcome.get("error_of_product"))
+    return outcome.error or outcome.get("error_of_work") or wrong
 
 
 def out_of_memory(context):
@@ -110,13 +111,13 @@ def allocate_too_much() -> dict:
     try:
         seen.update(work())
     except Exception as error:
-        seen["error"] = exception_line(error)
+        seen["error_of_work"] = exception_line(error)
     return seen
 
 
 def judge_oom(outcome, product_error: float, device) -> dict:
-    """The verdict on the process that asked for too much (isolated.Outcome)."""
-    seen = outcome.answer
+    """The verdict on the process that asked for too much (isolated.Answer)."""
+    seen = outcome.value or {}
     numbers = {name: seen.get(name) for name in ("asked_gb", "raised", "error_type", "is_out_of_memory", "left_bytes")}
     numbers["works_after"] = works(outcome, product_error)
     keys = {"device": device, "numbers": numbers}

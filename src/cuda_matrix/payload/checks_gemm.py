@@ -6,9 +6,8 @@ Must not know the limits (the table has them) nor how errors are judged (numeric
 from __future__ import annotations
 
 import os
-import sys
 
-from . import numerics
+from . import numerics, ranks
 from .context import exception_line, failed, passed, skipped, warned
 
 SEED = 20240501
@@ -153,14 +152,14 @@ def half_limits(context, dtype_name: str, limits, terms: int):
     return numerics.cpu_half_limits(limits, root_term, context.thresholds["cpu_max_over_frobenius"], terms)
 
 
-def fixed_repeats(dtype_name: str, device_name: str) -> bool:
-    """Whether repeats are equal in this process, which somebody started with a fixed workspace."""
+def fixed_repeats(job) -> dict:
+    """Called in a fresh process (ranks): whether repeats are equal there, with the workspace it was started with."""
     import torch
 
     strict_math(torch)
-    torch.backends.cuda.matmul.allow_tf32 = dtype_name == "tf32"
-    kind = Kind(torch, torch.device(device_name), dtype_name)
-    return _repeats_equal(kind, torch.Generator().manual_seed(SEED), kind.shapes("standard")[0])
+    torch.backends.cuda.matmul.allow_tf32 = job["precision"] == "tf32"
+    kind = Kind(torch, torch.device(job["device"]), job["precision"])
+    return {"equal": _repeats_equal(kind, torch.Generator().manual_seed(SEED), kind.shapes("standard")[0])}
 
 
 def _check(context, dtype_name):
@@ -372,24 +371,8 @@ def _fixed_repeats_elsewhere(context, dtype_name):
 
     CUBLAS_WORKSPACE_CONFIG is read once a process, at its first product: too late for this one.
     """
-    import subprocess
-
-    depth = __package__.count(".") + 1
-    root = os.path.abspath(__file__)
-    for _ in range(depth + 1):
-        root = os.path.dirname(root)
-    code = (
-        f"import sys; sys.path.insert(0, {root!r}); from {__package__} import checks_gemm; "
-        f"print('repeats', checks_gemm.fixed_repeats({dtype_name!r}, {context.device!r}))"
-    )
-    environment = dict(os.environ, CUBLAS_WORKSPACE_CONFIG=FIXED_WORKSPACE)
     limit_s = max(1.0, min(FIXED_WORKSPACE_LIMIT_S, context.limit_s / 2))
-    try:
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit_s, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    said = done.stdout.decode("utf-8", "replace").split("repeats ")
-    return {"True": True, "False": False}.get(said[-1].strip()) if len(said) > 1 else None
+    job = {"precision": dtype_name, "device": context.device}
+    variables = {"CUBLAS_WORKSPACE_CONFIG": FIXED_WORKSPACE}
+    outcome = ranks.run("checks_gemm:fixed_repeats", 1, job, limit_s, variables)
+    return next((answer["equal"] for answer in outcome.answers()), None)

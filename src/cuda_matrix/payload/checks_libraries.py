@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from . import distributions, isolation, libraries, library_findings, library_versions, nvidia
+from . import distributions, isolated, libraries, library_findings, library_versions, nvidia
 from .cgroup import read_text
 from .context import exception_line, failed, passed, skipped, unknown, warned
 
@@ -74,13 +74,13 @@ def _see_cudnn(seen) -> set:
     if not shims:
         return set()
     shim, loaded = shims[0], set()
-    runtime = isolation.ask(lambda: {"number": library_versions.cudnn_runtime(shim)}, _QUESTION_S)
+    runtime = isolated.call(lambda: {"number": library_versions.cudnn_runtime(shim)}, _QUESTION_S)
     seen["cudnn_runtime"] = runtime.value["number"] if runtime.value else None
     if not runtime.value:
         seen["cudnn_checks"]["cudnnGetVersion"] = runtime.said() or runtime.error
-    survey = isolation.ask(lambda: {"checks": library_versions.cudnn_checks_of(shim)}, _QUESTION_S)
+    survey = isolated.call(lambda: {"checks": library_versions.cudnn_checks_of(shim)}, _QUESTION_S)
     for name in survey.value["checks"] if survey.value else ():
-        answer = isolation.ask(lambda name=name: library_versions.cudnn_check(shim, name), _QUESTION_S)
+        answer = isolated.call(lambda name=name: library_versions.cudnn_check(shim, name), _QUESTION_S)
         if answer.value is None:
             seen["cudnn_checks"][name] = f"{answer.said()} [{answer.error}]".strip()
             continue
@@ -103,7 +103,7 @@ def _see_linear_algebra(seen, torch) -> set:
         ctypes.CDLL(path)
         return {"paths": libraries.mapped_paths()}
 
-    answer = isolation.ask(load, _QUESTION_S)
+    answer = isolated.call(load, _QUESTION_S)
     if answer.value is None:
         seen["linalg_error"] = answer.error
         return set()
@@ -129,7 +129,7 @@ def _work(torch, context):
 def _see_versions(seen):
     """Ask the loaded libraries for their versions."""
     nvidia_only = [path for path in seen["mapped"] if not os.path.basename(path).startswith("libcudnn")]
-    answer = isolation.ask(lambda: library_versions.versions(nvidia_only), _QUESTION_S)
+    answer = isolated.call(lambda: library_versions.versions(nvidia_only), _QUESTION_S)
     seen["versions"] = dict(answer.value or {})
     seen["versions"].update(seen["cudnn_versions"])
 
@@ -159,7 +159,7 @@ def _see_wheels(seen, hash_until):
     seen["hashed_files"] = hashed
     if shadowed:
         own = [path for path in shadowed.values() if os.path.exists(path)]
-        answer = isolation.ask(lambda: library_versions.versions(own), _QUESTION_S)
+        answer = isolated.call(lambda: library_versions.versions(own), _QUESTION_S)
         seen["wheel_versions"] = dict(answer.value or {})
 
 
@@ -194,7 +194,7 @@ def _sha256(path):
 
 def _see_driver_library(seen, context):
     """Which libcuda a program gets, and whose it is. On a proven GPU the mapped one is looked at, not started anew."""
-    answer = isolation.ask(library_versions.driver_library, _QUESTION_S)
+    answer = isolated.call(library_versions.driver_library, _QUESTION_S)
     found = dict(answer.value or {"error": answer.error})
     if found.get("path"):
         found["path"] = os.path.realpath(found["path"])
@@ -221,6 +221,6 @@ def _on_library_path():
     path = libraries.on_path(os.environ.get("LD_LIBRARY_PATH", ""))
     if path is None:
         return None
-    answer = isolation.ask(lambda: library_versions.versions([path]), _QUESTION_S)
+    answer = isolated.call(lambda: library_versions.versions([path]), _QUESTION_S)
     version = (answer.value or {}).get(path) or libraries.runtime_version(path)
     return {"path": path, "version": version, "python": sys.executable}

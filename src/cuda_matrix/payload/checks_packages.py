@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from . import scratch
 from .context import exception_line, failed, passed, skipped
 
 _KERNEL = """
@@ -132,23 +133,17 @@ def judge_sum(wrong, thresholds, device):
 def _kernel_module():
     """Triton reads a kernel's source from its file, and its `tl` from the module: so the kernel gets a file."""
     import importlib.util
+    import linecache
     import os
-    import shutil
-    import tempfile
 
-    directory = tempfile.mkdtemp()
-    path = os.path.join(directory, "cuda_matrix_kernel.py")
-    try:
+    with scratch.Folder("triton") as folder:
+        path = os.path.join(folder, "cuda_matrix_kernel.py")
         with open(path, "w") as stream:
             stream.write(_KERNEL)
         spec = importlib.util.spec_from_file_location("cuda_matrix_kernel", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        import linecache
-
         linecache.getlines(path)  # read before the file goes
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     return module
 
 

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-from . import passwords
+from . import passwords, scratch
 from .context import failed, passed, skipped, unknown, warned
 
 LOOPBACK = "127.0.0.1"
@@ -67,11 +67,8 @@ def jupyter(context):
     program = shutil.which("jupyter-lab")
     if program is None:
         return skipped("there is no JupyterLab here")
-    directory = tempfile.mkdtemp()  # for what it writes while it runs: cookies, its own address
-    try:
-        seen, output = _ask_jupyter(program, directory, context.limit_s - _RESERVE_S)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with scratch.Folder("jupyter") as folder:  # for what it writes while it runs: cookies, its own address
+        seen, output = _ask_jupyter(program, folder, context.limit_s - _RESERVE_S)
     seen["open_files"] = {path: passwords.jupyter_open(path) for path in passwords.jupyter_files(os.environ)}
     return judge_jupyter(seen, output, context.thresholds)
 
@@ -167,11 +164,8 @@ def ssh(context):
     program = shutil.which("sshd", path=path)
     if program is None:
         return skipped("there is no sshd here")
-    directory = tempfile.mkdtemp()
-    try:
-        seen, output = _start_sshd(program, path, directory, time.monotonic() + context.limit_s - _RESERVE_S)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with scratch.Folder("ssh") as folder:
+        seen, output = _start_sshd(program, path, folder, time.monotonic() + context.limit_s - _RESERVE_S)
     accounts = passwords.accounts()
     seen.update(weak=accounts.weak, accounts_unread=accounts.reason, user=os.geteuid())
     return judge_ssh(seen, output, context.thresholds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 
-from . import distributions, isolation, stack_trials
+from . import distributions, isolated, stack_trials
 from .context import failed, passed, skipped, warned
 
 _PACKAGE_S = 45.0  # for one package, cold start included
@@ -43,7 +43,7 @@ def stack(context):
         row["tried"] = row["present"] and left > 0
         if row["tried"]:
             device = torch.device(context.device if context.on_gpu else "cpu")
-            answer = isolation.ask(lambda trial=trial, device=device: trial(torch, device) or {}, left)
+            answer = isolated.call(lambda trial=trial, device=device: trial(torch, device) or {}, left)
             row["seconds"], row["error"], row["said"] = round(answer.seconds, 2), answer.error, answer.output
         rows.append(row)
     return judge(rows, context.thresholds)

@@ -108,9 +108,18 @@ def _tell(descriptor, message):
 
 
 def _function(item):
+    """The item's function; where it cannot be had, one that says so: that costs this item, and not the worker."""
     module_name, _, function_name = item.run.partition(":")
-    module = importlib.import_module("." + module_name, __package__)  # in the worker, so that children share it
-    return getattr(module, function_name)
+    try:
+        module = importlib.import_module("." + module_name, __package__)  # in the worker, so that children share it
+        return getattr(module, function_name)
+    except Exception as error:  # an incomplete Python, without ctypes for one
+        reason = error
+
+    def broken(_context):
+        raise reason
+
+    return broken
 
 
 def ending_result(ending, limit_s: float, cut_short: bool, kills_before: int) -> dict:

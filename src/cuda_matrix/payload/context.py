@@ -5,9 +5,17 @@ Must not know how a check is run or where its result goes.
 
 from __future__ import annotations
 
-from . import cards
+import json
+
+from . import cards, events
 
 GOOD = ("pass", "warn")
+# What a result may say; `timeout` is for whoever waited, `invalid` for benchmarks.
+STATUSES = ("pass", "warn", "fail", "skip", "unknown", "crash", "invalid")
+# What a result may have: the protocol's keys of the event `end` that are an item's own.
+KEYS = ("status", "summary", "device", "numbers", "thresholds", "cause", "evidence", "log", "samples")
+_OBJECTS = ("numbers", "thresholds", "samples")
+KEEP_LIMIT = 32768  # characters of JSON: well inside a line, which would be shortened without a word
 
 
 class Context:
@@ -64,7 +72,11 @@ class Context:
             self._send({"event": "fact", "name": name, "value": value})
 
     def keep(self, name: str, value) -> None:
-        """Keep a JSON value for later items, whatever process they run in."""
+        """Keep a JSON value for later items, whatever process they run in. Raises where it is none, or too large."""
+        text = json.dumps(value)
+        if len(text) > KEEP_LIMIT:
+            raise ValueError(f"{name} has {len(text)} characters of JSON, and {KEEP_LIMIT} can be kept")
+        value = events.plain(json.loads(text))  # as it reaches another process: a verdict must not depend on which
         self.kept[name] = value
         if self._send is not None:
             self._send({"event": "keep", "name": name, "value": value})
@@ -98,6 +110,19 @@ def skipped(summary: str, **keys) -> dict:
 def unknown(summary: str, **keys) -> dict:
     """It could not be told."""
     return result("unknown", summary, **keys)
+
+
+def improper(answer, kind: str) -> str:
+    """What is wrong with the form of an item's result, or "". `kind`: check or benchmark."""
+    if not isinstance(answer, dict):
+        return f"it gave {type(answer).__name__}, not a result"
+    status = answer.get("status")
+    if not isinstance(status, str) or status not in STATUSES or (status == "invalid" and kind == "check"):
+        return f"its status is {status!r}"[:200]
+    for key in _OBJECTS:
+        if not isinstance(answer.get(key) or {}, dict):
+            return f"its {key} are {type(answer[key]).__name__}, not an object"
+    return ""
 
 
 def exception_line(error: BaseException) -> str:

@@ -12,7 +12,12 @@ LINE_LIMIT = 64 * 1024 - 64  # bytes, marker and newline apart
 TEXT_LIMIT = 2000  # characters
 LOG_LIMIT = 16000  # characters
 NUMBERS_LIMIT = 64  # entries
-KEY_LIMIT = 80  # characters
+KEY_LIMIT = 80  # characters of a key, and of what is a word: a device, a cause, a unit
+_INTEGER_LIMIT = 1 << 64  # a larger integer has as many digits as it likes, and no counter is one
+
+
+_TEXTS = (("summary", TEXT_LIMIT), ("evidence", TEXT_LIMIT))
+_WORDS = (("device", KEY_LIMIT), ("cause", KEY_LIMIT), ("unit", KEY_LIMIT))
 
 
 def head(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -26,11 +31,9 @@ def tail(text: str, limit: int = LOG_LIMIT) -> str:
 
 
 def plain(value):
-    """Any value as strict JSON: NaN and infinities become null, unknown objects their text."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0.0 else None
+    """Any value as strict JSON: NaN and infinities become null, unknown objects and endless integers their text."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return _number(value)
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text
     if isinstance(value, dict):
@@ -40,27 +43,37 @@ def plain(value):
     return str(value)
 
 
+def _number(value):
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    if value is None or isinstance(value, bool) or abs(value) <= _INTEGER_LIMIT:
+        return value
+    return head(hex(value), KEY_LIMIT)
+
+
 def scalars(numbers: dict) -> dict:
     """A `numbers` or `thresholds` object: scalars only. NaN and infinities are findings: kept, as text."""
     kept = {}
     for key, value in list(numbers.items())[:NUMBERS_LIMIT]:
-        if isinstance(value, float) and value - value != 0.0:
-            value = str(value)  # noqa: PLW2901 - the same value in its JSON form
-        elif not (value is None or isinstance(value, (bool, int, float))):
-            value = head(str(value))  # noqa: PLW2901
-        kept[head(str(key), KEY_LIMIT)] = value
+        kept[head(str(key), KEY_LIMIT)] = _scalar(value)
     return kept
+
+
+def _scalar(value):
+    if isinstance(value, float) and value - value != 0.0:
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else head(str(value))
 
 
 def bounded(event: dict) -> dict:
     """The event with every text inside the protocol's limits."""
     event = dict(event)
-    for key in ("numbers", "thresholds"):
-        if key in event:
+    for key in ("numbers", "thresholds", "samples"):
+        if event.get(key) is not None:
             event[key] = scalars(event[key])
-    for key in ("summary", "evidence"):
-        if key in event:
-            event[key] = head(str(event[key]))
+    for key, limit in (*_TEXTS, *_WORDS):
+        if event.get(key) is not None:
+            event[key] = head(str(event[key]), limit)
     if "log" in event:
         event["log"] = tail(str(event["log"]))
     return plain(event)
@@ -76,9 +89,14 @@ def encode(event: dict) -> str:
     return text
 
 
+def normal(event: dict) -> dict:
+    """The event as whoever reads its line sees it."""
+    return json.loads(encode(event))
+
+
 def _shorten(event):
     """Halve what is longest in its JSON form: the log first, since a reader misses it least."""
-    shortenable = ("log", "evidence", "summary", "value", "items", "numbers", "thresholds")
+    shortenable = ("log", "evidence", "summary", "value", "items", "numbers", "thresholds", "samples")
     candidates = [key for key in shortenable if event.get(key)]
     if not candidates:
         raise ValueError("an event without text is longer than a line")

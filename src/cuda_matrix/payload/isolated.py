@@ -1,103 +1,118 @@
-"""Owns a forked child of a check: for work that spoils its process, or that needs variables set before CUDA starts.
+"""Owns a forked child of an item: a crash, a hang or a spoilt process costs its answer, and nothing else.
 
-Only a process that has not touched CUDA may fork one. Must not know what the child does.
+Only a process that has not touched CUDA may fork one that does. The item's own limit still holds, and is longer.
+Must not know what the child does, nor what its answer means.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import sys
-import tempfile
 import time
 
 from . import processes
 from .context import exception_line
 
-
-class Outcome:
-    """What became of a child: its `answer` (a dict), or else `error`, in one line."""
-
-    def __init__(self, answer, ending, limit_s: float):
-        self.answer = answer or {}
-        self.output = ending.output.text()
-        self.error = self.answer.get("error", "")
-        if ending.timed_out:
-            self.error = f"no answer within {limit_s:.0f} s"
-        elif ending.signal is not None:
-            self.error = "died: " + ending.signal_text
-        elif answer is None:
-            self.error = f"ended with exit code {ending.code} and without an answer"
-        self.timed_out = ending.timed_out
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def with_log(result: dict, *outcomes) -> dict:
-    """The result, with what the children printed where it is not good: a fault that was provoked is no news."""
-    if result["status"] != "pass":
-        result["log"] = "".join(each.output for each in outcomes if each is not None)
-    return result
+class Answer:
+    """What became of a child: its `value` (a JSON object), or None and the `error`, in one line.
 
-
-def call(function, limit_s: float, environment=()) -> Outcome:
-    """Run `function()` in a child. `environment`: (name, value) pairs; None removes the variable.
-
-    An exception becomes {"error": its line, "error_type": its name}; it is no failure of ours.
+    `error_type`: the name of the exception's class, where one was raised. `output`: what the child printed.
+    `crashed`: it ended without an answer. `timed_out`: it was ended, and had none.
     """
-    answers = []
+
+    def __init__(self, value=None, error: str = "", timed_out: bool = False):
+        self.value = value
+        self.error = error
+        self.error_type = ""
+        self.output = ""
+        self.seconds = 0.0
+        self.crashed = False
+        self.timed_out = timed_out
+
+    def get(self, name: str):
+        """A field of the value; None where there is none."""
+        return (self.value or {}).get(name)
+
+    def said(self) -> str:
+        """The last line that was printed, or "": a library that aborts says why just before."""
+        own = self.output.partition("Fatal Python error")[0]  # what follows is faulthandler's
+        lines = [line.strip() for line in own.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+
+def call(function, limit_s: float, environment=()) -> Answer:
+    """Run `function()`, which returns a JSON object, in a child for at most `limit_s` seconds.
+
+    `environment`: as `set_environment` takes it. An exception is an answer, too: its `error`.
+    """
+    messages = []
+    started = time.monotonic()
+    parent = os.getpid()
 
     def main(descriptor):
-        for name, value in environment:
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _die_with_parent(parent)
+        set_environment(environment)
+        message = {"event": "isolated", "value": None, "error": "", "error_type": ""}
         try:
-            answer = function()
+            message["value"] = function()
         except Exception as error:
             import traceback
 
             sys.stderr.write(traceback.format_exc())
-            answer = {"error": exception_line(error), "error_type": type(error).__name__}
-        processes.send(descriptor, {"event": "isolated", "answer": answer})
+            message.update(error=exception_line(error), error_type=type(error).__name__)
+        processes.send(descriptor, message)
 
     def on_message(message):
         if message.get("event") == "isolated":
-            answers.append(message["answer"])
+            messages.append(message)
 
-    deadline = processes.Deadline(time.monotonic() + limit_s)
-    ending = processes.run(main, on_message, deadline)
-    return Outcome(answers[-1] if answers else None, ending, limit_s)
+    ending = processes.run(main, on_message, processes.Deadline(started + max(0.1, limit_s)))
+    answer = _answer(messages, ending, limit_s)
+    answer.seconds = time.monotonic() - started
+    answer.output = ending.output.text()
+    return answer
 
 
-class EmptyCache:
-    """An empty folder for what the driver compiles, in a `with`; where none can be made, nothing is cached.
+def _answer(messages, ending, limit_s) -> Answer:
+    if messages:
+        answer = Answer(messages[-1]["value"], messages[-1]["error"])
+        answer.error_type = messages[-1]["error_type"]
+        return answer
+    if ending.timed_out:
+        return Answer(error=f"no answer within {limit_s:.0f} s", timed_out=True)
+    text = f"the process ended with exit code {ending.code} and without an answer"
+    answer = Answer(error=text if ending.signal is None else ending.signal_text)
+    answer.crashed = True
+    return answer
 
-    `environment`: the variables that make CUDA use it, if they are set before CUDA starts.
-    """
 
-    def __enter__(self):
-        try:
-            self._path = tempfile.mkdtemp(prefix="cuda-matrix-")
-        except OSError:
-            self._path = None
-        self.environment = [("CUDA_CACHE_DISABLE", "1")]
-        if self._path is not None:
-            self.environment = [("CUDA_CACHE_PATH", self._path), ("CUDA_CACHE_DISABLE", None)]
-        return self
+def set_environment(pairs) -> None:
+    """Set variables of this process: (name, value) pairs; None removes the variable."""
+    for name, value in pairs:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
-    def __exit__(self, *_error):
-        if self._path is not None:
-            shutil.rmtree(self._path, ignore_errors=True)
 
-    def written_bytes(self):
-        """What the driver has compiled into it; None where that cannot be seen."""
-        if self._path is None:
-            return None
-        total = 0
-        for directory, _, names in os.walk(self._path):
-            for name in names:
-                try:
-                    total += os.path.getsize(os.path.join(directory, name))
-                except OSError:
-                    continue
-        return total
+def with_log(result: dict, *answers) -> dict:
+    """The result, with what the children printed where it is not good: a fault that was provoked is no news."""
+    if result["status"] != "pass":
+        result["log"] = "".join(each.output for each in answers if each is not None)
+    return result
+
+
+def _die_with_parent(parent):
+    """The item's own end must be this child's end too: it leads a process group of its own."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):  # a Python without ctypes; a C library without prctl
+        return
+    if os.getppid() != parent:  # it had ended before
+        os._exit(1)

@@ -1,7 +1,7 @@
 """Owns what CUDA's libraries say of themselves when they are asked by ctypes: versions, and cuDNN's own checks.
 
 None of it needs a card. A broken library may crash whoever asks, so every function here is called in a child that may
-die (isolation.py). Must not know what is right for an image.
+die (isolated.py). Must not know what is right for an image.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import sys
 import time
 
 from . import context as contexts
-from . import switches
+from . import events, switches
 
 _PROOF_SIZE = 1024  # elements whose sum is known
 
@@ -31,16 +31,17 @@ class Turn:
         self._spent_s = 0.0
 
     def step(self, context, base: dict, send):
-        """Run the function, or one round of its generator; its result, or None where rounds are left."""
+        """Run the function, or one round of its generator: its result as others see it; None while rounds are left."""
         switches.restore(base if self._switches is None else self._switches)
         context.begin(self.item, self.limit_s, send)
         send({"event": "turn", "id": self.item.id})
         started = time.monotonic()
         _say_where(self.limit_s - self._spent_s)
         try:
-            answer = self._advance(context)
+            ended, answer = self._advance(context)
+            answer = proper(answer, self.item.kind, context.device) if ended else None
         except Exception as error:
-            answer = raised(context, error)
+            answer = proper(raised(context, error), self.item.kind, context.device)
         finally:
             faulthandler.cancel_dump_traceback_later()
         self._spent_s += time.monotonic() - started
@@ -48,16 +49,17 @@ class Turn:
         return answer
 
     def _advance(self, context):
+        """(whether it has ended, what it gave then)."""
         if self._generator is None:
             answer = self._function(context)
             if not inspect.isgenerator(answer):
-                return answer
+                return True, answer
             self._generator = answer
         try:
             next(self._generator)
         except StopIteration as end:
-            return end.value
-        return None
+            return True, end.value
+        return False, None
 
 
 def run(turns, context, send) -> None:
@@ -98,6 +100,17 @@ def raised(context, error: Exception) -> dict:
     sys.stderr.flush()
     evidence = contexts.exception_line(error)
     return contexts.failed(f"raised {type(error).__name__}", evidence=evidence, device=context.device)
+
+
+def proper(answer, kind: str, device) -> dict:
+    """The result as the protocol has it, and as every process sees it; a crash where the item gave something else."""
+    wrong = contexts.improper(answer, kind)
+    if not wrong:
+        try:
+            return events.normal({key: value for key, value in answer.items() if key in contexts.KEYS})
+        except (RecursionError, TypeError, ValueError) as error:
+            wrong = "what it gave is no JSON: " + contexts.exception_line(error)
+    return contexts.result("crash", "the item gave no result", evidence=wrong, device=device)
 
 
 def broken_context(context) -> str:

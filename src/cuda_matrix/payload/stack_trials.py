@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from . import scratch
+
 
 def need(condition, text: str) -> None:
     """Complain where an outcome is not the right one."""
@@ -151,20 +153,14 @@ def accelerate(torch, _device):
 
 def tensorboard(_torch, _device):
     """One value written to a log directory."""
-    import shutil
-    import tempfile
-
     from torch.utils.tensorboard import SummaryWriter
 
-    directory = tempfile.mkdtemp()
-    try:
-        writer = SummaryWriter(directory)
+    with scratch.Folder("tensorboard") as folder:
+        writer = SummaryWriter(folder)
         writer.add_scalar("x", 1.0, 0)
         writer.close()
-        sizes = [os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory)]
+        sizes = [os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder)]
         need(any(sizes), "TensorBoard's writer writes nothing")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 # Module that is imported → the trial. What is nearest to torch's binary interface comes first.
