@@ -27,8 +27,9 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: $(READY)
 	@$(BIN)/cuda-matrix demo
 
+# Tests with real containers share one engine and stay on one worker (tests/docker/conftest.py).
 test: $(READY)
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 check: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/check.sh

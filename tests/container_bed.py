@@ -61,7 +61,7 @@ class Bed:
             "images": entries,
             "runners": {"cpu": {"labels": ["cpu"]}},
             "payload": {"profile": "smoke", "checks": ["first-kernel"], "benchmarks": [], "timeout": "2m"},
-            "container": {"shm_size": "128m", "memory": "4g"},
+            "container": {"shm_size": "1g", "memory": "4g"},
         }
         document.update(sections)
         path = self.work / f"config-{len(list(self.work.glob('config-*')))}.yml"

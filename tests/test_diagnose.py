@@ -215,7 +215,7 @@ def test_a_sign_counts_only_in_its_stage(stage: Stage | None, cause: str) -> Non
     ("exit_", "cause"),
     [
         (Exit(code=137, oom_killed=True), "host-oom-kill"),
-        (Exit(code=137), "host-oom-kill"),
+        (Exit(code=137), "killed-from-outside"),
         (Exit(code=139), "native-crash"),
         (Exit(signal=11), "native-crash"),
         (Exit(signal=4), "cpu-instruction-set"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -23,4 +24,7 @@ def test_every_item_says_how_it_is_verified_and_what_a_fail_means() -> None:
     for item in load_items().items:
         assert len(item.method) > 20, item.id
         assert len(item.fail_means) > 20, item.id
-        assert item.source, item.id
+        places = [part for part in re.findall(r"[\w./-]+\.md", item.source) if (ROOT / part).exists()]
+        known = re.search(r"https?://|arXiv:|et al\.|NVIDIA|mamf-finder|PyTorch|STREAM", item.source) or places
+        assert known, f"{item.id}: nobody can open {item.source!r}"
+        assert "gpu.md" not in item.source

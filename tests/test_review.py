@@ -9,7 +9,7 @@ import pytest
 
 from cuda_matrix.config import Config
 from cuda_matrix.reference import load_reference
-from cuda_matrix.review import remarks, unknown_causes, unmatched_items
+from cuda_matrix.review import left_out, remarks, unknown_causes, unmatched_items
 
 UNTIL = {"policy": {"expect_fail": [{"cell": "a@g", "until": "2027-01-31", "reason": "abc"}]}}
 
@@ -84,3 +84,12 @@ def test_globs_of_the_payload() -> None:
 def test_an_expected_name_that_is_nearly_a_known_one_is_remarked(name: str, said: bool) -> None:
     image = {"id": "x", "ref": "x:1", "expect": {name: "1.0"}}
     assert any("did you mean" in text for text in remarked(config(images=[image]))) is said
+
+
+def test_a_glob_of_another_profile_is_remarked() -> None:
+    made = config(
+        payload={"profile": "smoke", "checks": ["numerics", "services"], "benchmarks": ["gpt2.train", "gemm"]}
+    )
+    found = [(each.path, each.message) for each in left_out(made, load_reference().items)]
+    assert [path for path, _ in found] == [("payload", "checks", 1), ("payload", "benchmarks", 0)]
+    assert "it is in full" in found[0][1]

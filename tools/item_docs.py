@@ -34,7 +34,7 @@ What the payload measures inside an image, one section each. Ids are stable. Gen
 
 A benchmark ends as `pass` or `warn` with samples (n, median, 5th and 95th percentile, coefficient of variation), as
 `invalid` where its numbers must not be believed (the clocks were held down, the samples scatter, a figure that cannot
-be), or like a check. Figures from a CPU prove the code path and rank nothing; each says on which device it was measured.
+be), or like a check. Figures from a CPU prove the code path and rank nothing; each says where it was measured.
 """,
 }
 

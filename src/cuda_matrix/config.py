@@ -162,7 +162,7 @@ class Include(Frozen):
 class PayloadOptions(Frozen):
     """What runs inside each image."""
 
-    profile: Profile = Field(default="standard", description="How long benchmarks measure.")
+    profile: Profile = Field(default="standard", description="What runs, and how long it measures.")
     checks: tuple[NonEmpty, ...] = Field(default=("*",), description="Check ids (globs).")
     benchmarks: tuple[NonEmpty, ...] = Field(default=("*",), description="Benchmark ids (globs); [] runs none.")
     timeout: Seconds = Field(

@@ -74,7 +74,11 @@ def load(config: str | Path | None = None, root: Path = Path()) -> LoadedConfig:
 
 def warnings(loaded: LoadedConfig, today: date) -> list[Problem]:
     """What is allowed and probably not meant, in the order of the files' lines."""
-    found = [_problem(each, loaded.locate) for each in review.remarks(loaded.config, load_reference().cards, today)]
+    remarks = [
+        *review.remarks(loaded.config, load_reference().cards, today),
+        *review.left_out(loaded.config, load_items()),
+    ]
+    found = [_problem(each, loaded.locate) for each in remarks]
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
 
 

@@ -68,6 +68,18 @@ def _without_effect(config: Config) -> Iterator[Finding]:
         yield Finding(("report",), text, key=True)
 
 
+def left_out(config: Config, items: ItemTable) -> Iterator[Finding]:
+    """Globs whose items belong to other profiles: allowed, since one configuration may serve several."""
+    profile = config.payload.profile
+    for field, globs in (("checks", config.payload.checks), ("benchmarks", config.payload.benchmarks)):
+        for index, glob in enumerate(globs):
+            found = [item for item in items.items if f"{item.kind}s" == field and matches(item.id, glob)]
+            if found and not any(profile in item.limits_s for item in found):
+                others = ", ".join(sorted({name for item in found for name in item.limits_s}))
+                text = f"{glob!r} is not in the profile {profile}: nothing runs for it (it is in {others})"
+                yield Finding(("payload", field, index), text)
+
+
 def _unmatched(kind: Kind, known: list[str], globs: tuple[str, ...]) -> Iterator[Finding]:
     for index, glob in enumerate(globs):
         if not any(matches(name, glob) for name in known):

@@ -181,7 +181,9 @@ def _item_failed(case: _Case) -> Judgement | None:
         }.get(root.status, UNKNOWN)
         diagnosis = case.diagnose_or(fallback, everything, exit_)
     said = diagnosis.title if diagnosis.cause != UNKNOWN else root.summary or root.status.value
-    return case.failed(diagnosis, f"{root.id}: {said}")
+    others = [item.id for item in bad[1:] if item.status in _BAD]
+    also = f" (also failed: {', '.join(others)})" if others else ""
+    return case.failed(diagnosis, f"{root.id}: {said}{also}"[:REMARK_LENGTH])
 
 
 def _fragments(item: CheckResult) -> tuple[Fragment, ...]:

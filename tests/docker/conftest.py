@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.xdist_group("docker"))
             if not ENABLED:
                 item.add_marker(pytest.mark.skip(reason=HOW))
 

@@ -21,7 +21,7 @@ if "CUDA_MATRIX_TEST_LAB" not in os.environ:
 Result = dict[str, Any]
 
 A800 = {"labels": ["a800"], "gpu": "A800", "driver": "470.129.06"}
-DRIVER = "a800 CM_FAKE_NAME=A800 CM_FAKE_CC=8.0 CM_FAKE_CUDA_VERSION="
+DRIVER = "a800 CM_FAKE_CUDA_VERSION="
 
 
 def image(name: str, **keys: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_the_articles_a800_is_too_old_for_cuda_12_1(on_a800: Callable[..., Resul
 
 # What keeps torch from the card: the simulated driver; the cause; a part of the evidence, in the software's own words.
 OBSTACLES = {
-    "no-libcuda": ("a800", "driver-caps-missing", "libcuda.so.1: cannot open shared object file"),
+    "no-libcuda": ("a800 no-libcuda", "driver-caps-missing", "libcuda.so.1: cannot open shared object file"),
     "no-device": ("a800 CM_FAKE_CUINIT=100", "unknown", "no CUDA-capable device is detected"),
     "driver-mismatch": ("a800 CM_FAKE_CUINIT=803", "compat-lib-mismatch", "unsupported display driver / cuda driver"),
     "forward-compat": ("a800 CM_FAKE_CUINIT=804", "fwd-compat-unsupported", "forward compatibility was attempted"),
@@ -100,7 +100,7 @@ BROKEN = {
     "torchvision-other-abi": ("libs.stack", "fail", "torch-abi-mismatch", "torchvision 0.16.0"),
     "numpy2": ("libs.stack", "fail", "numpy-abi", "Numpy is not available"),
     "torch-missing": ("torch.import", "fail", "torch-missing", "No module named 'torch'"),
-    "stub-libcuda": ("libs.identity", "fail", "compat-lib-mismatch", "/usr/local/cuda/lib64/stubs/libcuda.so.1"),
+    "stub-libcuda": ("libs.identity", "fail", "libcuda-stub", "/usr/local/cuda/lib64/stubs/libcuda.so.1"),
 }
 
 

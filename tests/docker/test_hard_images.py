@@ -28,7 +28,7 @@ def through_entrypoint(module_bed: Bed) -> Results:
     """The same idea with `entrypoint: image`."""
     config = module_bed.write_config(
         ["exit-at-once", "entrypoint-swallows", "torch113"],
-        container={"shm_size": "128m", "entrypoint": "image"},
+        container={"shm_size": "1g", "entrypoint": "image"},
     )
     results = module_bed.results(config)
     assert module_bed.containers() == []
@@ -85,7 +85,7 @@ def test_an_entrypoint_that_never_ends_is_killed_and_named(bed: Bed) -> None:
     config = bed.write_config(
         ["entrypoint-waits"],
         payload={"profile": "smoke", "timeout": "1s"},
-        container={"shm_size": "128m", "entrypoint": "image"},
+        container={"shm_size": "1g", "entrypoint": "image"},
     )
     result = bed.results(config)["entrypoint-waits@cpu"]
     assert (result["verdict"], cause(result)) == ("fail", "payload-never-started")

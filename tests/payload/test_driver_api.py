@@ -61,7 +61,7 @@ def test_a_good_driver_passes_and_says_its_numbers(card, doubles):
     [
         (100, "gpu-not-exposed", "no CUDA-capable device is detected"),
         (3, None, "initialization error"),
-        (34, "compat-lib-mismatch", "CUDA driver is a stub library"),
+        (34, "libcuda-stub", "CUDA driver is a stub library"),
         (304, None, "OS call failed or operation not supported on this OS"),
         (802, "fabric-manager", "system not yet initialized"),
         (803, "compat-lib-mismatch", "unsupported display driver / cuda driver combination"),
@@ -151,7 +151,7 @@ def test_without_nvml_the_count_is_not_vouched_for(card, doubles, tmp_path):
     [
         ("cuda-12.4/compat", 0, ("warn", None)),
         ("cuda/lib64/stubs", 0, ("warn", None)),
-        ("cuda/lib64/stubs", 3, ("fail", "compat-lib-mismatch")),
+        ("cuda/lib64/stubs", 3, ("fail", "libcuda-stub")),
         ("cuda-12.4/compat", 803, ("fail", "compat-lib-mismatch")),
     ],
 )

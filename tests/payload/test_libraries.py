@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cuda_matrix.payload import checks_libraries, distributions, isolated, library_findings, library_versions
+from cuda_matrix.payload import checks_libraries, distributions, isolated, library_findings, versions
 
 CHECKS = ("torch.cuda-build", "libs.identity", "libs.stack", "first-kernel")  # its neighbours look at the same files
 CUDNN = "nvidia/cudnn/lib"
@@ -145,7 +145,7 @@ def test_a_stub_libcuda_is_named(deployed, cuda_torch, tmp_path):
     stub = compiled(tmp_path / "stubs" / "libcuda.so.1", STUB, "-Wl,-soname,libcuda.so.1")
     deployed.variables["LD_LIBRARY_PATH"] = str(stub.parent)
     end = only_identity_fails(run_with(deployed, cuda_torch))
-    assert end["cause"] == "compat-lib-mismatch"
+    assert end["cause"] == "libcuda-stub"
     assert end["evidence"] == f"libcuda.so.1 is {stub}, cuInit gives 34"
 
 
@@ -201,11 +201,11 @@ LIBCUDA = {"path": "/usr/lib/libcuda.so.535.104.05", "cuinit": 0, "mounted": Fal
         ({"record_differences": ["/w/libcublas.so.12: 5 bytes recorded, 6 bytes here"]}, "warn", None),
         ({"mapped": []}, "unknown", None),
         ({"torch_cuda": None}, "skip", None),
-        ({"torch_cuda": None, "driver_library": {**LIBCUDA, "cuinit": 34}}, "fail", "compat-lib-mismatch"),
+        ({"torch_cuda": None, "driver_library": {**LIBCUDA, "cuinit": 34}}, "fail", "libcuda-stub"),
         (
             {"driver_library": {**LIBCUDA, "path": "/usr/local/cuda/lib64/stubs/libcuda.so"}},
             "fail",
-            "compat-lib-mismatch",
+            "libcuda-stub",
         ),
         ({"driver_library": {**LIBCUDA, "kernel": "470.57.02"}}, "fail", "compat-lib-mismatch"),
         ({"driver_library": {**LIBCUDA, "kernel": "470.57.02", "mounted": True}}, "pass", None),
@@ -285,7 +285,7 @@ def test_mount_points(path, point):
 
 @pytest.mark.parametrize(("number", "text"), [(21903, "2.19.3"), (2804, "2.8.4"), (22807, "2.28.7")])
 def test_nccl_numbers(number, text):
-    assert library_versions.nccl(number) == text
+    assert versions.library(number) == text
 
 
 def test_a_question_that_crashes_or_hangs_costs_its_answer_only():

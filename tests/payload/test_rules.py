@@ -16,6 +16,7 @@ from cuda_matrix.payload import (
     events,
     libraries,
     samples,
+    versions,
 )
 
 POSITIVE = st.lists(st.floats(min_value=1e-6, max_value=1e9), min_size=1, max_size=50)
@@ -173,7 +174,7 @@ def test_expectations():
 
 @pytest.mark.parametrize(("number", "text"), [(8902, "8.9.2"), (90100, "9.1.0"), (7605, "7.6.5"), (None, None)])
 def test_cudnn_numbers(number, text):
-    assert checks_torch.dotted(number) == text
+    assert versions.library(number) == text
 
 
 MAPS = """\
@@ -187,7 +188,7 @@ MAPS = """\
 """
 
 
-def test_mapped_libraries_and_two_copies_of_one():
+def test_mapped_libraries():
     found = libraries.mapped(MAPS)
     assert sorted(library["soname"] for library in found) == [
         "libcublas.so.12",
@@ -195,7 +196,6 @@ def test_mapped_libraries_and_two_copies_of_one():
         "libcudart-d0da41ae.so.11.0",
         "libcudart.so.11.8.89",
     ]
-    assert list(libraries.conflicts(found)) == ["libcudart"]
 
 
 def test_runtimes_on_disk(tmp_path):

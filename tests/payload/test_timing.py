@@ -435,7 +435,3 @@ def test_a_clock_that_runs_backwards_ends_as_invalid_and_not_as_an_endless_loop(
     assert measurement.steps == 1
     result = figures.judged(context, measurement, 1.0, {}, "cuda:0", "")
     assert (result["status"], result["numbers"]["stable"]) == ("invalid", False)
-
-
-def test_a_generator_without_neighbours_runs_to_its_end(clock):
-    assert len(timing.completed(timing.measured(Context(), Torch(clock), steps_of(clock, 0.05))).all) == 60

@@ -1,4 +1,4 @@
-"""Owns how large a batch is: chosen by the card's memory, halved where it does not fit; and what fitting it took.
+"""Owns how large work is: chosen by the card's memory, a batch halved where it does not fit; and what it took.
 
 Must not know what is done with a batch.
 """
@@ -10,20 +10,20 @@ import resource
 
 # What PyTorch and NVIDIA's libraries say where memory does not suffice: torch.cuda.OutOfMemoryError is a RuntimeError,
 # and newer than some images; cuBLAS and cuDNN have words of their own.
-_OUT_OF_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY = ("out of memory", "status_alloc_failed")
 
 
 def chosen(torch, device, by_memory, on_cpu: int) -> int:
-    """The batch to begin with: `by_memory` is (bytes of GPU memory, batch), largest first, the last for any card."""
+    """The size to begin with: `by_memory` is (bytes of GPU memory, size), largest first, the last for any card."""
     if device.type != "cuda":
         return on_cpu
     memory = torch.cuda.get_device_properties(device).total_memory
-    return next(batch for least, batch in by_memory if memory >= least)
+    return next(size for least, size in by_memory if memory >= least)
 
 
 def does_not_fit(text: str) -> bool:
     """Whether an exception's text says that memory does not suffice."""
-    return any(words in text for words in _OUT_OF_MEMORY)
+    return any(words in text.lower() for words in _OUT_OF_MEMORY)
 
 
 def fitted(torch, device, batch: int, attempt):

@@ -1,6 +1,7 @@
 """Owns how fast a DataLoader with the articles' settings feeds: images/s, and whether that keeps ResNet-50 busy.
 
 The images are cut, flipped and normalised by the workers, and not decoded. It is the host's work: the device is cpu.
+Must not know how workers fail (checks_dataloader).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Must not know how a product is computed or verified (products), nor how it is ti
 
 from __future__ import annotations
 
-from . import figures, products, timing
-from .context import exception_line, failed, skipped
+from . import batches, figures, precisions, products, timing
+from .context import exception_line, skipped
 
 CPU_SIZE = 256  # rows and columns: half precision is slow on a CPU
 # From this many bytes of GPU memory on, this size. Six products of it may lie in memory at once.
@@ -14,9 +14,6 @@ CUDA_SIZES = ((60e9, 16384), (8e9, 8192), (2e9, 4096), (0.0, 2048))
 # Without tensor cores a larger one takes too long for twenty samples; fp8 sums lose digits with the size.
 LARGEST = {"fp32": 8192, "fp8": 8192}
 TF32_FROM = 5e-5  # relative Frobenius error: TF32 has more, IEEE single precision less
-# Compute capability from which a card has the format in its tensor cores.
-_SINCE = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9), "int8": (7, 2)}
-_NEEDS = {"fp8": ("_scaled_mm", "float8_e4m3fn"), "int8": ("_int_mm",)}  # of torch
 _CUDA_ONLY = ("tf32", "fp8", "int8")
 
 
@@ -57,7 +54,7 @@ def _benchmark(context, name):
     reason = lacking(torch, device, name)
     if reason:
         return skipped(reason, device=str(device))
-    _set_precision(torch, name)
+    precisions.set_strict(torch, tf32=name == "tf32")
     size = _size(torch, device, name)
     numbers = {"size": size, "precision": name}
     if device.type == "cpu":
@@ -86,8 +83,7 @@ def judge(context, measurement, numbers, ran_on, name) -> dict:
         return answer
     wrong = judge_product(numbers, limits)
     if wrong:
-        keys = {key: answer[key] for key in ("device", "numbers", "thresholds")}
-        return failed(f"the {name} products that were timed are wrong", evidence=wrong, cause="numerics-wrong", **keys)
+        return figures.refuted(answer, f"the {name} products that were timed are wrong", wrong)
     if name == "tf32" and numbers["frobenius"] < TF32_FROM:
         text = "TF32 was switched on and not used: F = {:.2g}".format(numbers["frobenius"])
         return figures.worsen(answer, "warn", text)
@@ -109,14 +105,10 @@ def lacking(torch, device, name) -> str:
     """Why there is no such product on this device with this torch, or ""."""
     if device.type == "cpu":
         return f"needs a GPU: {name} products are the tensor cores'" if name in _CUDA_ONLY else ""
-    missing = [attribute for attribute in _NEEDS.get(name, ()) if not hasattr(torch, attribute)]
+    missing = precisions.missing(torch, name)
     if missing:
-        return f"this torch has no torch.{missing[0]}"
-    capability = torch.cuda.get_device_capability(device)
-    since = _SINCE.get(name)
-    if since and tuple(capability) < since:
-        return "compute capability {}.{} has no {} in its tensor cores ({}.{} has)".format(*capability, name, *since)
-    return ""
+        return missing
+    return precisions.needs(torch, device, name) if precisions.too_old(torch, device, name) else ""
 
 
 def _limits(context, ran_on):
@@ -125,29 +117,11 @@ def _limits(context, ran_on):
     return [name for name in names if name in context.thresholds]
 
 
-def _set_precision(torch, name):
-    """Sums in single precision, and TF32 only where it is the matter. By the old flags: mixing raises in torch 2.9."""
-    matmul = getattr(getattr(torch.backends, "cuda", None), "matmul", None)
-    flags = {
-        "allow_tf32": name == "tf32",
-        "allow_fp16_reduced_precision_reduction": False,
-        "allow_bf16_reduced_precision_reduction": False,
-    }
-    for flag, value in flags.items():
-        try:
-            setattr(matmul, flag, value)
-        except (AttributeError, AssertionError):  # older than the flag
-            continue
-
-
 def _not_implemented(error) -> bool:
     """Narrow on purpose: on a card that has the format, "not supported" is a failure and no reason to skip."""
     return "not implemented for" in str(error) or "Could not run" in str(error)
 
 
 def _size(torch, device, name):
-    if device.type == "cpu":
-        return CPU_SIZE
-    memory = torch.cuda.get_device_properties(device).total_memory
-    size = next(size for least, size in CUDA_SIZES if memory >= least)
+    size = batches.chosen(torch, device, CUDA_SIZES, CPU_SIZE)
     return min(size, LARGEST.get(name, size))

@@ -1,7 +1,7 @@
 """Owns the GPT-2 training benchmarks: tokens/s and the share of the card's peak, eager and compiled.
 
 On CUDA: GPT-2 small, bfloat16 or fp16 by the card, AdamW, random tokens. On the CPU: a tiny one in fp32, which proves
-the path and ranks nothing.
+the path and ranks nothing. Must not know how the network is built (gpt2), nor how a step is timed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import inspect
 import math
 import time
 
-from . import batches, figures, gpt2, isolated, learning, samples, scratch, timing
-from .bench_resnet50 import scaler
+from . import attention, batches, figures, gpt2, isolated, learning, precisions, samples, scratch, timing
 from .context import failed, unknown
 
 SEED = 20240505
@@ -19,10 +18,9 @@ EAGER = "gpt2.train"
 CPU_BATCH = 2
 # From this many bytes of GPU memory on, this many sequences to begin with.
 CUDA_BATCHES = ((70e9, 32), (40e9, 16), (20e9, 8), (10e9, 4), (6e9, 2), (0.0, 1))
-# From this compute capability on, this precision; names in torch and in the cards table.
+# From this compute capability on, this precision.
 PRECISIONS = (((8, 0), "amp-bf16"), ((7, 0), "amp-fp16"), ((0, 0), "fp32"))
-DTYPES = {"amp-bf16": "bfloat16", "amp-fp16": "float16"}
-PEAKS = {"amp-bf16": "bf16", "amp-fp16": "fp16", "fp32": "fp32"}
+MIXED = {"amp-bf16": "bf16", "amp-fp16": "fp16"}  # the precision of the products
 COLD_SHARE = 0.6  # of the item's time that the first compilation may take
 
 
@@ -54,43 +52,28 @@ def train_compiled(context):
     return judge_compiled(answer, eager, cold.value, context.thresholds)
 
 
-class Training:
-    """One GPT-2, one batch of random tokens, one optimiser: `step` trains once."""
+class Training(learning.Training):
+    """One GPT-2, one batch of random tokens, AdamW."""
 
     def __init__(self, torch, device, batch: int, compiled: bool):
         self._torch = torch
+        self._device = device
         self.size = gpt2.SMALL if device.type == "cuda" else gpt2.TINY
         self.precision = precision(torch, device)
-        self.batch = batch
         torch.manual_seed(SEED)
-        self.model = gpt2.gpt2(torch, self.size).to(device)
+        model = gpt2.gpt2(torch, self.size).to(device)
         tokens = torch.randint(self.size.vocabulary, (batch, self.size.positions + 1)).to(device)
         self._tokens, self._next = tokens[:, :-1].contiguous(), tokens[:, 1:].reshape(-1)
-        self._optimizer, self.fused = adamw(torch, self.model, device)
-        self._scaler = scaler(torch) if self.precision == "amp-fp16" else None
-        self._forward = self.model
-        if compiled:
-            self._forward = torch.compile(self.model, dynamic=False)
-        self._device = device
-        self._loss = None
-        self._first_weights = self._weights()
-        self.losses = []  # one per call of `note_loss`
+        optimizer, self.fused = adamw(torch, model, device)
+        self._forward = torch.compile(model, dynamic=False) if compiled else model
+        super().__init__(torch, model, optimizer, model.blocks[0].qkv.weight, scaled=self.precision == "amp-fp16")
 
-    def step(self):
-        """Forward, backward, update. Nothing here waits for the device."""
-        self._optimizer.zero_grad(set_to_none=True)
-        mixed = self.precision in DTYPES
-        dtype = getattr(self._torch, DTYPES[self.precision]) if mixed else None
+    def loss(self):
+        mixed = self.precision in MIXED
+        dtype = precisions.dtype(self._torch, MIXED[self.precision]) if mixed else None
         with self._torch.autocast(self._device.type, dtype=dtype, enabled=mixed):
             logits = self._forward(self._tokens)
-            self._loss = self._torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), self._next)
-        if self._scaler is None:
-            self._loss.backward()
-            self._optimizer.step()
-        else:
-            self._scaler.scale(self._loss).backward()
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
+            return self._torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), self._next)
 
     def begin(self) -> float:
         """The first step, whose loss is noted; how many seconds longer it took than a later one."""
@@ -105,14 +88,6 @@ class Training:
             seconds.append(time.perf_counter() - started)
         return max(0.0, seconds[0] - min(seconds[1:]))
 
-    def note_loss(self):
-        """Keep the loss of the last step; waits for the device."""
-        self.losses.append(float(self._loss.detach()))
-
-    def weights_moved(self) -> bool:
-        """Whether the steps have changed the weights of the first layer, the last that a gradient reaches."""
-        return not bool((self._weights() == self._first_weights).all())
-
     def numbers(self) -> dict:
         """What a reader must know of it."""
         return {
@@ -121,14 +96,11 @@ class Training:
             "layers": self.size.layers,
             "parameters": gpt2.count(self.model),
             "fused_optimizer": self.fused,
-            "fused_attention": gpt2.has_fused_attention(self._torch),
+            "fused_attention": attention.has_fused(self._torch),
             "first_loss": self.losses[0],
             "even_loss": math.log(self.size.vocabulary),
             "last_loss": self.losses[-1],
         }
-
-    def _weights(self):
-        return self.model.blocks[0].qkv.weight.detach().clone()
 
 
 def precision(torch, device) -> str:
@@ -224,7 +196,7 @@ def with_mfu(context, answer: dict, flop_per_token: float) -> dict:
         return answer
     numbers = answer["numbers"]
     numbers["model_tflops"] = round(answer["samples"]["median"] * flop_per_token / 1e12, 2)
-    peak = figures.card_peak(context.card, PEAKS[numbers["precision"]])
+    peak = figures.card_peak(context.card, MIXED.get(numbers["precision"], "fp32"))
     if peak is not None:
         numbers["mfu"] = round(numbers["model_tflops"] / peak.value, 4)
         peak = figures.Peak(peak.value * 1e12 / flop_per_token, peak.mhz, peak.certain)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from . import figures, timing
-from .context import exception_line, failed
+from . import figures, samples, timing
+from .context import exception_line
 
 GRAPH_KERNELS = 100  # launches in one CUDA graph
 GRAPH_REPLAYS = 50
@@ -44,7 +44,7 @@ class Counter:
             self.step()
             self._torch.cuda.synchronize()
             found.append(time.perf_counter() - started)
-        return sorted(found)[ROUND_TRIPS // 2] * 1e6
+        return samples.median(found) * 1e6
 
     def graph_us(self) -> float:
         """Microseconds per kernel where a CUDA graph replays GRAPH_KERNELS of them."""
@@ -92,8 +92,7 @@ def launch(context):
 def judge(context, answer: dict, wrong: str) -> dict:
     """Add the verdict on the launches that got lost, and on slow ones."""
     if wrong and answer["status"] != "fail":
-        keys = {key: answer[key] for key in ("device", "numbers", "thresholds")}
-        return failed("launches are lost", evidence=wrong, cause="numerics-wrong", **keys)
+        return figures.refuted(answer, "launches are lost", wrong)
     limit = context.thresholds["launch_us_warn"]
     answer["thresholds"]["launch_us_warn"] = limit
     if "samples" in answer and answer["samples"]["median"] > limit:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from . import figures, timing
-from .context import failed, skipped
+from . import figures, samples, timing
+from .context import skipped
 
 SEED = 20240506
 SCALAR = 0.4  # of the triad: destination = first + SCALAR × second
@@ -108,10 +108,7 @@ def _in_memory(context, name, passes):
 
 def proved(answer, wrong: str) -> dict:
     """The result, or a failure where the data did not arrive as they were sent."""
-    if not wrong:
-        return answer
-    keys = {key: answer[key] for key in ("device", "numbers", "thresholds")}
-    return failed("what was written is wrong: " + wrong, evidence=wrong, cause="numerics-wrong", **keys)
+    return figures.refuted(answer, "what was written is wrong: " + wrong, wrong) if wrong else answer
 
 
 def _bytes(context, torch, device):
@@ -172,7 +169,7 @@ class Link:
                 pageable.copy_(card)
             self._torch.cuda.synchronize()
             found.append(time.perf_counter() - started)
-        return self.bytes / 1e9 / sorted(found[1:])[len(found[1:]) // 2]  # the first touches the pages
+        return self.bytes / 1e9 / samples.median(found[1:])  # the first touches the pages
 
 
 def _over_pcie(context, to_card):

@@ -1,16 +1,15 @@
 """Owns the benchmarks of single operations, forward and backward: attention, LayerNorm, softmax, embedding.
 
 Each is first compared with a plain formula in float64, at a size where that is cheap; a wrong one is not timed. On the
-CPU: fp32 and small shapes, which prove the path and rank nothing.
+CPU: fp32 and small shapes, which prove the path and rank nothing. Must not know how a step is timed.
 """
 
 from __future__ import annotations
 
-from . import figures, gpt2, samples, timing
+from . import attention, figures, numerics, precisions, timing
 from .context import failed, skipped
 
 SEED = 20240506
-BF16_FROM = (8, 0)  # compute capability
 # Shapes by device. attention: batch, heads, tokens, values of a head. layernorm, softmax: rows, columns.
 # embedding: tokens, rows of the table, columns.
 SHAPES = {
@@ -34,7 +33,6 @@ SMALL_SHAPES = {
     "softmax": (67, 1025),
     "embedding": (129, 257, 65),
 }
-DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class Operation:
@@ -131,7 +129,7 @@ def _embedding_work(shape, itemsize):
 
 
 OPERATIONS = {
-    "sdpa": Operation(_sdpa_inputs, _sdpa, gpt2.plain_attention, _sdpa_work),
+    "sdpa": Operation(_sdpa_inputs, _sdpa, attention.plain, _sdpa_work),
     "layernorm": Operation(_layernorm_inputs, _layernorm, _layernorm_formula, _five_tensors),
     "softmax": Operation(_softmax_inputs, _softmax, _softmax_formula, _five_tensors),
     "embedding": Operation(_embedding_inputs, _embedding, _embedding_formula, _embedding_work),
@@ -141,13 +139,13 @@ OPERATIONS = {
 def _benchmark(context, name):
     import torch
 
-    if name == "sdpa" and not gpt2.has_fused_attention(torch):
+    if name == "sdpa" and not attention.has_fused(torch):
         text = f"torch {torch.__version__} has no scaled_dot_product_attention, which came with 2.0"
         return skipped(text, device=context.device)
     device = torch.device(context.device)
     operation, shape = OPERATIONS[name], SHAPES[device.type][name]
     dtype_name = half_precision(torch, device)
-    dtype = getattr(torch, DTYPE_NAMES[dtype_name])
+    dtype = precisions.dtype(torch, dtype_name)
     torch.manual_seed(SEED)
     numbers = {"shape": "×".join(str(each) for each in shape), "precision": dtype_name}
     numbers.update(errors(torch, operation, SMALL_SHAPES[name], device, dtype))
@@ -169,7 +167,7 @@ def half_precision(torch, device) -> str:
     """What networks are trained in on this device."""
     if device.type == "cpu":
         return "fp32"
-    return "bf16" if torch.cuda.get_device_capability(device) >= BF16_FROM else "fp16"
+    return "fp16" if precisions.too_old(torch, device, "bf16") else "bf16"
 
 
 def errors(torch, operation, shape, device, dtype) -> dict:
@@ -183,19 +181,16 @@ def errors(torch, operation, shape, device, dtype) -> dict:
     exact = [each.double().requires_grad_() for each in rounded]
     expected = operation.formula(torch, *exact, *others)
     expected_gradients = torch.autograd.grad(expected, exact, weights.double())
-    found = [_error(*pair) for pair in zip(gradients, expected_gradients)]
-    worst = max(found) if all(samples.finite(each) for each in found) else float("inf")
-    return {"error_output": _error(output, expected), "error_gradients": worst}
-
-
-def _error(result, expected):
-    return float((result.detach().cpu().double() - expected.detach()).norm() / expected.detach().norm())
+    return {
+        "error_output": numerics.frobenius(output, expected),
+        "error_gradients": max(map(numerics.frobenius, gradients, expected_gradients)),
+    }
 
 
 def judge_errors(numbers: dict, most: float) -> str:
-    """What is wrong with an operation, or "": its errors must be finite and at most `most`."""
+    """What is wrong with an operation, or "": its errors must be at most `most`."""
     for name, what in (("error_output", "output"), ("error_gradients", "gradients")):
-        if not (samples.finite(numbers[name]) and numbers[name] <= most):
+        if not numbers[name] <= most:
             return f"the {what} is {numbers[name]:.2g} off the formula in float64, above {most:g}"
     return ""
 

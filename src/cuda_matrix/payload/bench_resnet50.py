@@ -2,14 +2,14 @@
 
 On CUDA: 224×224 images; mixed precision in fp16 with loss scaling and channels_last, TF32, or strict fp32. The batch is
 chosen by memory, and halved where it does not fit. On the CPU: fp32, tiny images and batch: it proves the code path and
-ranks nothing.
+ranks nothing. Must not know how the network is built (resnet), nor how a step is timed.
 """
 
 from __future__ import annotations
 
 import copy
 
-from . import batches, figures, learning, resnet, samples, timing
+from . import batches, figures, learning, numerics, precisions, resnet, timing
 from .context import failed, skipped
 
 SEED = 20240504
@@ -18,7 +18,6 @@ CPU_SIDE, CPU_BATCH = 64, 2
 # From this many bytes of GPU memory on, this batch to begin with.
 CUDA_BATCHES = ((40e9, 256), (20e9, 128), (10e9, 64), (6e9, 32), (0.0, 8))
 AMP_FROM = (7, 0)  # compute capability with tensor cores; older cards train in fp32
-TF32_FROM = (8, 0)
 REFERENCE_IMAGES = 2  # that inference is compared on
 
 
@@ -66,8 +65,7 @@ class Setting:
     def turn_switches(self):
         """Let cuDNN try its algorithms; TF32 only where it is what is measured."""
         self.torch.backends.cudnn.benchmark = True
-        self.torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
-        self.torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        precisions.set_tf32(self.torch, self.precision == "tf32")
 
     def network(self):
         """A seeded ResNet-50."""
@@ -91,45 +89,21 @@ class Setting:
         return found
 
 
-class Training:
-    """One network, one batch of synthetic images, one optimiser: `step` trains once."""
+class Training(learning.Training):
+    """One network, one batch of synthetic images, SGD with momentum."""
 
     def __init__(self, setting: Setting, batch: int):
         torch = setting.torch
         self._setting = setting
-        self.model = setting.network()
+        model = setting.network()
         self._images = setting.images(batch)
         self._labels = (torch.arange(batch) % resnet.CLASSES).to(setting.device)
-        self._optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        self._scaler = scaler(torch) if setting.precision == "amp-fp16" else None
-        self._loss = None
-        self._first_weights = self._weights()
-        self.losses = []  # one per call of `note_loss`
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        super().__init__(torch, model, optimizer, next(model.parameters()), scaled=setting.precision == "amp-fp16")
 
-    def step(self):
-        """Forward, backward, update. Nothing here waits for the device."""
-        self._optimizer.zero_grad(set_to_none=True)
+    def loss(self):
         with self._setting.autocast():
-            logits = self.model(self._images)
-            self._loss = self._setting.torch.nn.functional.cross_entropy(logits, self._labels)
-        if self._scaler is None:
-            self._loss.backward()
-            self._optimizer.step()
-        else:
-            self._scaler.scale(self._loss).backward()
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-
-    def note_loss(self):
-        """Keep the loss of the last step; waits for the device, so only between rounds."""
-        self.losses.append(float(self._loss.detach()))
-
-    def weights_moved(self) -> bool:
-        """Whether the steps have changed the weights of the first layer, the last that a gradient reaches."""
-        return not bool((self._weights() == self._first_weights).all())
-
-    def _weights(self):
-        return next(self.model.parameters()).detach().clone()
+            return self._setting.torch.nn.functional.cross_entropy(self.model(self._images), self._labels)
 
 
 class Inference:
@@ -160,12 +134,11 @@ class Inference:
             reference = copy.deepcopy(self.model).to("cpu", memory_format=self._torch.contiguous_format)
             images = self._images[:REFERENCE_IMAGES].to("cpu", memory_format=self._torch.contiguous_format)
             expected = reference(images)
-        error = (whole[:REFERENCE_IMAGES].cpu() - expected).norm() / expected.norm()
         return {
             "finite": bool(whole.isfinite().all()),
             "constant": bool((whole == whole[0, 0]).all()) or (len(whole) > 1 and bool((whole == whole[0]).all())),
             "repeats_equal": self._torch.equal(first, second),
-            "frobenius": float(error),
+            "frobenius": numerics.frobenius(whole[:REFERENCE_IMAGES].cpu(), expected),
         }
 
 
@@ -197,10 +170,9 @@ def usable(torch, device, precision):
     """(why this precision cannot be measured here or "", the precision that will be)."""
     if device.type == "cpu":
         return ("TF32 needs a GPU" if precision == "tf32" else ""), "fp32"
-    capability = torch.cuda.get_device_capability(device)
-    if precision == "tf32" and capability < TF32_FROM:
-        return "TF32 needs compute capability 8.0, this card has {}.{}".format(*capability), precision
-    if precision == "amp-fp16" and capability < AMP_FROM:
+    if precisions.too_old(torch, device, precision):
+        return precisions.needs(torch, device, precision), precision
+    if precision == "amp-fp16" and torch.cuda.get_device_capability(device) < AMP_FROM:
         return "", "fp32"
     return "", precision
 
@@ -234,14 +206,8 @@ def judge_outputs(seen: dict, most: float) -> str:
         return "the outputs are constant: they do not depend on the images"
     if not seen["repeats_equal"]:
         return "the same batch twice gives two outputs"
-    if not (samples.finite(seen["frobenius"]) and seen["frobenius"] <= most):
+    if not seen["frobenius"] <= most:
         return "the outputs are {:.2g} off fp32 on the CPU (relative Frobenius error), above {:.2g}".format(
             seen["frobenius"], most
         )
     return ""
-
-
-def scaler(torch):
-    """Loss scaling, by its new name where there is one (torch 2.3)."""
-    new = getattr(torch.amp, "GradScaler", None)
-    return new("cuda") if new is not None else torch.cuda.amp.GradScaler()

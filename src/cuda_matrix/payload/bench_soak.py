@@ -2,6 +2,7 @@
 
 Speed, memory, the loss, and a fixed product are read window by window. It ends a little before its time limit, so that
 what a cell's end cuts short is judged too. On the CPU: tiny, which proves the path.
+Must not know how the network is trained (bench_resnet50).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 import time
 
 from . import samples
-from .context import failed, result, unknown
+from .context import failed, ran_elsewhere, result, unknown
 
 # How long a benchmark may go on starting processes, in seconds: it ends before the next one would exceed them.
 BUDGET_S = {"smoke": 1.5, "standard": 5.0, "full": 20.0}
@@ -57,8 +57,7 @@ def first_kernel(context):
         numbers[name] = _rounded(samples.median(values)) if values else None
     elsewhere = [each["device"] for each in answers if each["device"] != context.device]
     if elsewhere:
-        text = f"asked for {context.device}, the result lies on {elsewhere[0]}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", device=elsewhere[0], numbers=numbers)
+        return ran_elsewhere(context.device, device=elsewhere[0], numbers=numbers)
     if not all(each["equal"] for each in answers):
         text = "the first product of a fresh process is wrong"
         return failed(text, evidence=text, cause="numerics-wrong", device=context.device, numbers=numbers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 
+from . import attention, precisions
 from .context import exception_line, failed, passed
 
 SEED = 20240511
@@ -20,8 +21,7 @@ CUDA_CASES = (
     (2, 3, 255, 129, 64, False),
     (1, 2, 300, 300, 128, True),
 )
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-BF16_FROM = (8, 0)  # compute capability
+PRECISIONS = ("fp32", "fp16", "bf16")
 CHOSEN = "chosen"  # nothing forced: the backend that torch takes by itself
 # As torch names them: for torch.nn.attention (from 2.3), and for torch.backends.cuda.sdp_kernel (2.0 to 2.2).
 BACKENDS = {
@@ -40,16 +40,16 @@ def sdpa(context):
     import torch
 
     device = torch.device(context.device)
-    _strict(torch)
+    precisions.set_strict(torch)
     bounds = Bounds(context.thresholds, device.type)
     found = Findings()
-    for dtype_name in DTYPES:
-        if dtype_name == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < BF16_FROM:
+    for dtype_name in PRECISIONS:
+        if precisions.too_old(torch, device, dtype_name):
             found.note("plain.bf16", "this card has no bfloat16")
             continue
         for case in CUDA_CASES if device.type == "cuda" else CPU_CASES:
             _examine(torch, _Problem(torch, device, dtype_name, dict(zip(FIELDS, case))), bounds, found)
-    return judge(found, str(device), context.thresholds, hasattr(torch.nn.functional, "scaled_dot_product_attention"))
+    return judge(found, str(device), context.thresholds, attention.has_fused(torch))
 
 
 class Bounds:
@@ -107,7 +107,7 @@ class _Problem:
         self.causal = case["causal"]
         self.name = "{batch}x{heads}x{queries}x{keys}x{width}".format(**case) + (" causal" if self.causal else "")
         lengths = (case["queries"], case["keys"], case["keys"])
-        dtype = getattr(torch, DTYPES[dtype_name])
+        dtype = precisions.dtype(torch, dtype_name)
         self._inputs = [
             torch.randn(case["batch"], case["heads"], length, case["width"], generator=generator).to(device, dtype)
             for length in lengths
@@ -136,17 +136,9 @@ def _largest_error(tensor, true):
     return float(difference) if bool(difference.isfinite()) else float("inf")
 
 
-def _scores(torch, query, key, causal):
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    if causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(hidden, float("-inf"))
-    return scores
-
-
 def _exact(torch, causal):
     def attend(query, key, value):
-        scores = _scores(torch, query, key, causal)
+        scores = attention.scores(torch, query, key, causal)
         weights = (scores - scores.amax(-1, keepdim=True).detach()).exp()
         return weights @ value / weights.sum(-1, keepdim=True)
 
@@ -155,7 +147,7 @@ def _exact(torch, causal):
 
 def _plain(torch, causal):
     def attend(query, key, value):
-        return torch.softmax(_scores(torch, query, key, causal), -1) @ value
+        return attention.plain(torch, query, key, value, causal)
 
     return attend
 
@@ -182,7 +174,7 @@ def _examine(torch, problem, bounds, found):
         limit = bounds.plain(dtype_name)
         found.complain(f"plain attention in {dtype_name}, {problem.name}: error {plain[0]:.3g}, above {limit:g}")
         return
-    if not hasattr(torch.nn.functional, "scaled_dot_product_attention"):
+    if not attention.has_fused(torch):
         return
     yardstick = plain
     for name in (*BACKENDS, CHOSEN):
@@ -249,16 +241,6 @@ def _force(torch, name):
         return None
     switches = {"enable_flash": False, "enable_mem_efficient": False, "enable_math": False}
     return torch.backends.cuda.sdp_kernel(**{**switches, old_name: True})
-
-
-def _strict(torch):
-    """No TF32 and no sums in half precision: the plain formula is the yardstick. Old flags only, see numerics."""
-    matmul = getattr(getattr(torch.backends, "cuda", None), "matmul", None)
-    for flag in ("allow_tf32", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction"):
-        try:
-            setattr(matmul, flag, False)
-        except (AttributeError, AssertionError):  # older than the flag
-            continue
 
 
 def judge(found, device: str, thresholds: dict, has_fused: bool):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 
-from . import complaints, isolated, scratch
+from . import complaints, isolated, numerics, scratch
 from .context import failed, passed, skipped, warned
 
 SEED = 20240512
@@ -126,9 +127,17 @@ def judge_error(error, compiler_words: str, device, thresholds):
             line = complaints.line_of(said + "\n" + compiler_words, found)
             if cause:
                 keys["cause"] = cause
-            return failed(f"torch.compile cannot compile: {what} is missing", evidence=line, **keys)
+            text = f"torch.compile cannot compile: {what} is missing"
+            if cause and without_compiler():
+                return warned(text + ", as any compiler is: this image was not made for it", evidence=line, **keys)
+            return failed(text, evidence=line, **keys)
     evidence = "\n".join(chain + compiler_words.splitlines()[-5:])[:EVIDENCE_LIMIT]
     return failed("torch.compile raised " + type(error).__name__, evidence=evidence, **keys)
+
+
+def without_compiler() -> bool:
+    """Whether the image has no compiler at all: a runtime image, which works for everything that is not compiled."""
+    return not any(shutil.which(name) for name in ("cc", "gcc", "clang", "c++", "g++", "clang++"))
 
 
 def _compile(torch, device, folder):
@@ -145,7 +154,7 @@ def _compile(torch, device, folder):
     compiled = [(torch.compile(function), call) for function, call in calls]
     for (function, call), references in zip(compiled, eager):
         for name, results in call(function).items():
-            outcome.errors[name] = _error(torch, results, references[name])
+            outcome.errors[name] = max(map(numerics.frobenius, results, references[name]))
     outcome.first_s = time.perf_counter() - started
 
     def again():
@@ -190,15 +199,6 @@ def _functions(torch, device):
         return {"mlp": [output.detach()], "mlp.gradients": gradients}
 
     return [(vectors, call), (mlp, train)]
-
-
-def _error(torch, results, references):
-    """The worst relative Frobenius error of several tensors; infinite for NaN."""
-    worst = 0.0
-    for result, reference in zip(results, references):
-        difference = (result.double() - reference.double()).norm() / reference.double().norm()
-        worst = max(worst, float(difference) if bool(torch.isfinite(difference)) else float("inf"))
-    return worst
 
 
 def _triton_kernels(torch, run):

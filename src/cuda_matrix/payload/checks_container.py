@@ -1,4 +1,7 @@
-"""Owns the checks container.*: what the container's own limits and accounts are, as far as its inside can see them."""
+"""Owns the checks container.*: what the container's own limits and accounts are, as far as its inside can see them.
+
+Must not know which passwords everybody knows (passwords), nor how a cgroup is read (cgroup).
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ Must not know the limits (the table has them) nor how errors are judged (numeric
 
 from __future__ import annotations
 
-from . import checks_gemm, numerics
-from .context import exception_line, failed, passed, skipped
+from . import checks_gemm, numerics, precisions
+from .context import exception_line, failed, passed, ran_elsewhere, skipped
 
 SEED = 20240507
 # Samples, channels in and out, rows, columns, kernel side, stride, groups: one plain case, one with every oddity.
@@ -19,18 +19,16 @@ PARTS = ("output", "input gradient", "weight gradient")
 CUDNN_WITHOUT_OLD_CARDS = 91100  # from cuDNN 9.11 on, it has no kernels for compute capability below 7.5
 OLDEST_CARD_OF_NEW_CUDNN = (7, 5)
 
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
 
 def conv2d(context):
     """Every combination of precision, layout and library that this device has."""
     import torch
 
-    checks_gemm.strict_math(torch)
+    precisions.set_strict(torch)
     device = torch.device(context.device)
     cudnn = device.type == "cuda" and bool(torch.backends.cudnn.is_available())
     torch.backends.cudnn.benchmark = False
-    stuck = checks_gemm.tf32_on(torch, device)
+    stuck = precisions.tf32_on(torch, device)
     tried = []
     for precision in PRECISIONS:
         for number, case in enumerate(CUDA_CASES if device.type == "cuda" else CASES):
@@ -56,7 +54,7 @@ class Problem:
     def __init__(self, torch, case, precision, seed):
         samples, channels, features, rows, columns, side, stride, groups = case
         generator = torch.Generator().manual_seed(seed)
-        self.dtype = getattr(torch, _DTYPES[precision])
+        self.dtype = precisions.dtype(torch, precision)
         self.precision = precision
         self.keys = {"stride": stride, "padding": side // 2, "groups": groups}
         self.label = f"{side}x{side} kernel, stride {stride}, {groups} groups"
@@ -88,18 +86,13 @@ def _try(torch, device, problem, layout, library):
         output.backward(upstream)
         parts = (output.detach(), image.grad, weight.grad)
         found["ran_on"] = str(output.device)
-        found["errors"] = dict(zip(PARTS, (_errors(part, right) for part, right in zip(parts, problem.references))))
+        found["errors"] = dict(
+            zip(PARTS, (numerics.errors(part, right) for part, right in zip(parts, problem.references)))
+        )
     except RuntimeError as error:
         lacking = checks_gemm.lacks(torch, device, problem.precision, error)
         found["lacking" if lacking else "raised"] = exception_line(error)
     return found
-
-
-def _errors(part, reference):
-    """As `numerics.errors`; a gradient that is missing, or of another shape, is infinitely wrong."""
-    if part is None or part.shape != reference.shape:
-        return float("inf"), float("inf")
-    return numerics.errors(part, reference)
 
 
 def _limits(context, precision, part, stuck):
@@ -146,8 +139,7 @@ def judge(tried: list, limits: dict, device: str) -> dict:
     elsewhere = sorted({each["ran_on"] for each in ran if "ran_on" in each} - {device})
     keys = {"device": elsewhere[0] if elsewhere else device, "numbers": numbers, "thresholds": thresholds}
     if elsewhere:
-        text = f"asked for {device}, the result lies on {elsewhere[0]}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", **keys)
+        return ran_elsewhere(device, **keys)
     complaints = [(each, _complaint(each, limits)) for each in ran]
     wrong = [(each, complaint) for each, complaint in complaints if complaint]
     if wrong:

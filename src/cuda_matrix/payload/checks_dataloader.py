@@ -22,7 +22,7 @@ SMALL_LEAST, SMALL_MOST = 4 * SMALL_BATCH, 64 * SMALL_BATCH  # items of an epoch
 EPOCH_S = 1.0  # seconds that an epoch takes without workers; their start shall not be all that is measured
 EPOCHS = 2  # the second shows what persistent workers save
 LONG_EPOCH_S = 5.0  # seconds after which there is no second epoch
-STUCK_S = 20  # seconds without a batch after which the DataLoader gives up
+STUCK_S = 40  # seconds without a batch after which the DataLoader gives up
 EVIDENCE_LIMIT = 2000  # characters
 SHM = "/dev/shm"  # noqa: S108 - where it is, not a file of ours
 
@@ -41,7 +41,11 @@ DEATHS = (
     (OUT_OF_SHM, "a worker ran out of shared memory", "shm-too-small"),
     (r"killed by signal: Killed", "a worker was killed, as the memory limit does", "host-oom-kill"),
     (r"killed by signal|exited unexpectedly", "a worker died", None),
-    (r"DataLoader timed out", f"no batch came within {STUCK_S} s: a worker hangs", None),
+    (
+        r"DataLoader timed out",
+        f"no batch came within {STUCK_S} s: a worker hangs, or the machine is far too busy",
+        None,
+    ),
     (r"Too many open files|received 0 items of ancdata", "the limit of open files is too low for workers", None),
 )
 

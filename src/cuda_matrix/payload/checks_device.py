@@ -1,6 +1,7 @@
 """Owns the checks that decide the device: real work on it, verified, and proof of where it ran.
 
 A GPU that is needed and cannot be used is a failure here, never a quiet run on the CPU.
+Must not know how errors are judged (numerics), nor how a card is asked (nvml).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import warnings
 
 from . import isolated, libraries, numerics, nvml, scratch
 from .cgroup import read_text
-from .context import exception_line, failed, passed, skipped, warned
+from .context import exception_line, failed, passed, ran_elsewhere, skipped, warned
 
 SIZE = 1000  # rows and columns of the first product
 _MANY = 4096  # rows and columns of the products that prove where they ran; fewer on a card with little memory
@@ -91,8 +92,7 @@ def judge_gpu(numbers, ran_on, thresholds):
     """The verdict on a product that was computed where CUDA is available."""
     keys = {"device": ran_on, "numbers": numbers}
     if not ran_on.startswith("cuda"):
-        text = f"asked for cuda:0, the result lies on {ran_on}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", **keys)
+        return ran_elsewhere("cuda:0", **keys)
     if not numbers["frobenius"] <= thresholds["frobenius"]:
         text = "the product is wrong: relative error {:.3g}".format(numbers["frobenius"])
         return failed(text, evidence=text, cause="numerics-wrong", **keys)

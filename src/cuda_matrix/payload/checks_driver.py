@@ -15,7 +15,7 @@ from .context import GOOD, failed, passed, skipped, warned
 
 UVM = "/dev/nvidia-uvm"
 _CAUSES = {
-    cudriver.STUB: "compat-lib-mismatch",
+    cudriver.STUB: "libcuda-stub",
     802: "fabric-manager",
     803: "compat-lib-mismatch",
     804: "fwd-compat-unsupported",
@@ -162,7 +162,7 @@ def _no_init(seen, gpu_needed, keys):
         return warned("the driver does not start: " + seen["said"], **keys)
     cause, summary = _CAUSES.get(code), "the driver does not start: " + seen["said"]
     if place == "stub" or code == cudriver.STUB:
-        cause, summary = "compat-lib-mismatch", _PLACES["stub"] + str(seen["path"])
+        cause, summary = "libcuda-stub", _PLACES["stub"] + str(seen["path"])
     elif place == "compat":
         summary = "the driver does not start ({}); {}{}".format(seen["said"], _PLACES["compat"], seen["path"])
     elif code == 999 and seen["nodes"] and not seen["uvm"]:

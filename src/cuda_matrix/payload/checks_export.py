@@ -8,18 +8,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import re
 import warnings
 
-from . import scratch
+from . import numerics, scratch, versions
 from .context import exception_line, failed, passed
 
 SEED = 20240513
 BATCH, CHANNELS, SIDE, CLASSES = 3, 3, 16, 5
-EXPORT_FILE_FROM = (
-    2,
-    6,
-)  # torch's version; before, saving an exported program was a prototype that failed on convolutions
+# Torch's version; before, saving an exported program was a prototype that failed on convolutions.
+EXPORT_FILE_FROM = (2, 6)
 LINE_LENGTH = 300  # characters of an exception
 ABSENT_ON_THIS_PYTHON = ("not supported on Python", "not yet supported on Python")
 
@@ -92,7 +89,7 @@ def _state_dict(torch, model, inputs, expected, path):
     if torch.equal(other(inputs), expected):
         return Finding(wrong="another model gives the same outputs: outputs do not depend on the weights")
     other.load_state_dict(loaded)
-    return Finding(_error(torch, other(inputs), expected))
+    return Finding(numerics.frobenius(other(inputs), expected))
 
 
 def _jit(torch, model, inputs, expected, path):
@@ -101,7 +98,7 @@ def _jit(torch, model, inputs, expected, path):
     torch.jit.save(torch.jit.trace(model, inputs), path)
     loaded = torch.jit.load(path, map_location=inputs.device)
     # The first two runs are profiled, from the third on the optimised code runs.
-    return Finding(max(_error(torch, loaded(inputs), expected) for _ in range(3)))
+    return Finding(max(numerics.frobenius(loaded(inputs), expected) for _ in range(3)))
 
 
 def _export(torch, model, inputs, expected, path):
@@ -115,16 +112,11 @@ def _export(torch, model, inputs, expected, path):
         if any(words in str(error) for words in ABSENT_ON_THIS_PYTHON):
             return Finding(absent=exception_line(error)[:LINE_LENGTH])
         raise
-    if _version(torch) >= EXPORT_FILE_FROM:
+    if versions.numbers(torch.__version__) >= EXPORT_FILE_FROM:
         exporter.save(program, path + ".pt2")
         program = exporter.load(path + ".pt2")
     loaded = program.module() if hasattr(program, "module") else program
-    return Finding(_error(torch, loaded(inputs), expected))
-
-
-def _version(torch):
-    """(2, 6) for `2.6.0+cu124`."""
-    return tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
+    return Finding(numerics.frobenius(loaded(inputs), expected))
 
 
 def _onnx(torch, model, inputs, expected, path):
@@ -140,7 +132,7 @@ def _onnx(torch, model, inputs, expected, path):
     torch.onnx.export(model, (inputs,), path, input_names=["images"], output_names=["scores"], **legacy)
     onnx.checker.check_model(onnx.load(path))
     scores = torch.from_numpy(run(inputs.cpu().numpy()))
-    return Finding(_error(torch, scores, expected.cpu()))
+    return Finding(numerics.frobenius(scores, expected.cpu()))
 
 
 def _onnx_runner(onnx, path):
@@ -162,14 +154,6 @@ def _onnx_runner(onnx, path):
             return evaluator(onnx.load(path)).run(None, {"images": array})[0]
 
     return run
-
-
-def _error(torch, outputs, expected):
-    """The relative Frobenius error; infinite for NaN."""
-    if outputs.shape != expected.shape:
-        return float("inf")
-    difference = (outputs.double() - expected.double()).norm() / expected.double().norm()
-    return float(difference) if bool(torch.isfinite(difference)) else float("inf")
 
 
 def _inputs(torch, device):

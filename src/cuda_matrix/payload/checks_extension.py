@@ -1,6 +1,7 @@
 """Owns the check extension.build: an image with a compiler must be able to build and run an extension of torch.
 
 With nvcc a CUDA kernel, else a C++ function. Without a compiler there is nothing to promise. Leaves nothing behind.
+Must not know torch from the inside: only its own builder is called.
 """
 
 from __future__ import annotations

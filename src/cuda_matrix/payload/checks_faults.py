@@ -1,11 +1,12 @@
 """Owns the checks that a fault on the card is reported, and survived: a failed assertion, and too large an allocation.
 
 Each runs in children of its own: a failed assertion spoils the process in which it happens.
+Must not touch the card in its own process.
 """
 
 from __future__ import annotations
 
-from . import isolated
+from . import batches, isolated
 from .context import exception_line, failed, passed, skipped
 
 _ROWS = 16
@@ -106,7 +107,7 @@ def allocate_too_much() -> dict:
         seen["raised"] = True
         seen["error_type"] = type(error).__name__
         seen["said"] = str(error)[:500]
-        seen["is_out_of_memory"] = "out of memory" in str(error).lower()
+        seen["is_out_of_memory"] = batches.does_not_fit(str(error))
     seen["left_bytes"] = torch.cuda.memory_allocated(0) - before
     try:
         seen.update(work())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from . import numerics, ranks
-from .context import exception_line, failed, passed, skipped, warned
+from . import numerics, precisions, ranks
+from .context import exception_line, failed, passed, ran_elsewhere, skipped, warned
 
 SEED = 20240501
 ODD = (257, 193, 131)  # rows, inner, columns: no multiple of any tile
@@ -27,20 +27,8 @@ TRUTH_SHAPE = (1024, 512, 1024)
 CPU_REFERENCE_UP_TO = 1024  # larger references are computed on the GPU, after its float64 agreed with the CPU's
 SHORT = 300  # characters of an exception that lists every dispatch key there is
 REPEATS = {"cpu": 5, "cuda": 20}
-FP8_LARGEST = 448.0  # of e4m3
 FIXED_WORKSPACE_LIMIT_S = 60.0  # of the process that repeats the products with it: it imports torch
 FIXED_WORKSPACE = ":4096:8"  # CUBLAS_WORKSPACE_CONFIG: cuBLAS promises bitwise equal repeats with it
-
-_DTYPES = {
-    "fp32": "float32",
-    "tf32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    "fp8": "float8_e4m3fn",
-    "int8": "int8",
-}
-# Compute capability that a precision's products need; what is older may be refused by cuBLAS.
-_CAPABILITY_FROM = {"tf32": (8, 0), "bf16": (8, 0), "int8": (7, 5), "fp8": (8, 9)}
 _REFUSALS = ("not implemented for", "not compiled for", "is only supported")
 
 
@@ -81,8 +69,8 @@ def tf32_truth(context):
     if not context.on_gpu:
         return skipped("TF32 is a mode of NVIDIA cards: needs a GPU", device=context.device)
     device = torch.device(context.device)
-    if too_old(torch, device, "tf32"):
-        return skipped(_needs(torch, device, "tf32"), device=context.device)
+    if precisions.too_old(torch, device, "tf32"):
+        return skipped(precisions.needs(torch, device, "tf32"), device=context.device)
     switch = torch.backends.cuda.matmul
     found = bool(switch.allow_tf32)
     observed = [_observe(torch, device)]
@@ -113,21 +101,6 @@ def tf32_truth(context):
     return passed("; ".join([f"TF32 for products is {state} in this image, as torch reports", *remarks]), **keys)
 
 
-def strict_math(torch) -> None:
-    """Switch off every shortcut that trades precision for speed.
-
-    Only by the old flags: mixing them with the API of torch 2.9 raises.
-    """
-    matmul = getattr(getattr(torch.backends, "cuda", None), "matmul", None)
-    for name in ("allow_tf32", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction"):
-        try:
-            setattr(matmul, name, False)
-        except (AttributeError, AssertionError):  # older than the flag
-            continue
-    if hasattr(torch.backends, "cudnn"):
-        torch.backends.cudnn.allow_tf32 = False
-
-
 def lacks(torch, device, dtype_name: str, error: Exception) -> bool:
     """Whether the exception says that this device or this torch has no such operation in this precision.
 
@@ -136,12 +109,7 @@ def lacks(torch, device, dtype_name: str, error: Exception) -> bool:
     text = str(error)
     if device.type == "cpu":
         return isinstance(error, NotImplementedError) or "not implemented for" in text or "supported" in text
-    return any(refusal in text for refusal in _REFUSALS) or too_old(torch, device, dtype_name)
-
-
-def tf32_on(torch, device) -> bool:
-    """Whether TF32 is on; even after `strict_math`, in torch 1.13 with TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1."""
-    return device.type == "cuda" and bool(torch.backends.cuda.matmul.allow_tf32)
+    return any(refusal in text for refusal in _REFUSALS) or precisions.too_old(torch, device, dtype_name)
 
 
 def half_limits(context, dtype_name: str, limits, terms: int):
@@ -156,8 +124,7 @@ def fixed_repeats(job) -> dict:
     """Called in a fresh process (ranks): whether repeats are equal there, with the workspace it was started with."""
     import torch
 
-    strict_math(torch)
-    torch.backends.cuda.matmul.allow_tf32 = job["precision"] == "tf32"
+    precisions.set_strict(torch, tf32=job["precision"] == "tf32")
     kind = Kind(torch, torch.device(job["device"]), job["precision"])
     return {"equal": _repeats_equal(kind, torch.Generator().manual_seed(SEED), kind.shapes("standard")[0])}
 
@@ -169,9 +136,7 @@ def _check(context, dtype_name):
     reason = _cannot(torch, device, dtype_name)
     if reason:
         return skipped(reason, device=context.device)
-    strict_math(torch)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = dtype_name == "tf32"
+    precisions.set_strict(torch, tf32=dtype_name == "tf32")
     kind = Kind(torch, device, dtype_name)
     try:
         measured = _measure(kind, kind.shapes(context.profile))
@@ -180,30 +145,16 @@ def _check(context, dtype_name):
             raise
         text = f"{dtype_name} products are not implemented on {device} in this torch"
         return skipped(text, device=context.device, evidence=exception_line(error)[:SHORT])
-    return _verdict(context, dtype_name, measured, stuck=dtype_name == "fp32" and tf32_on(torch, device))
+    return _verdict(context, dtype_name, measured, stuck=dtype_name == "fp32" and precisions.tf32_on(torch, device))
 
 
 def _cannot(torch, device, dtype_name):
     """Why there is nothing to measure, or ""."""
     if dtype_name == "tf32" and device.type == "cpu":
         return "TF32 is a mode of NVIDIA cards: needs a GPU"
-    if dtype_name in ("tf32", "fp8") and too_old(torch, device, dtype_name):
-        return _needs(torch, device, dtype_name)
-    for name in {"fp8": ("float8_e4m3fn", "_scaled_mm"), "int8": ("_int_mm",)}.get(dtype_name, ()):
-        if not hasattr(torch, name):
-            return f"this torch has no torch.{name}"
-    return ""
-
-
-def too_old(torch, device, dtype_name: str) -> bool:
-    """Whether this is a card from before the precision."""
-    least = _CAPABILITY_FROM.get(dtype_name)
-    return device.type == "cuda" and least is not None and torch.cuda.get_device_capability(device) < least
-
-
-def _needs(torch, device, dtype_name):
-    least, own = _CAPABILITY_FROM[dtype_name], torch.cuda.get_device_capability(device)
-    return "{} needs compute capability {}.{}, this card has {}.{}".format(dtype_name, *least, *own)
+    if dtype_name in ("tf32", "fp8") and precisions.too_old(torch, device, dtype_name):
+        return precisions.needs(torch, device, dtype_name)
+    return precisions.missing(torch, dtype_name)
 
 
 def _verdict(context, dtype_name, measured, stuck):
@@ -216,9 +167,9 @@ def _verdict(context, dtype_name, measured, stuck):
             limits = numerics.Limits(thresholds["tf32_to"], thresholds["tf32_max_over_mean"])
         thresholds.update(half_limits(context, dtype_name, limits, terms).as_thresholds())
     keys = {"device": ran_on, "numbers": measured, "thresholds": thresholds}
-    if ran_on != context.device:
-        text = f"asked for {context.device}, the result lies on {ran_on}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", **keys)
+    elsewhere = ran_elsewhere(context.device, **keys)
+    if elsewhere:
+        return elsewhere
     wrong, remark = numerics.judge(dtype_name, measured, thresholds, stuck)
     if wrong == numerics.REPEATS_DIFFER and context.on_gpu:
         measured["repeats_equal_with_fixed_workspace"] = _fixed_repeats_elsewhere(context, dtype_name)
@@ -249,7 +200,7 @@ class Kind:
         self.torch = torch
         self.device = device
         self.name = dtype_name
-        self.dtype = getattr(torch, _DTYPES[dtype_name])
+        self.dtype = precisions.dtype(torch, dtype_name)
 
     def shapes(self, profile: str):
         """(rows, inner, columns) of every product; the first one is also repeated."""
@@ -269,7 +220,7 @@ class Kind:
         """(on the device and rounded, its scale)."""
         if self.name != "fp8":
             return values.to(device=self.device, dtype=self.dtype), 1.0
-        scale = float(values.abs().max()) / FP8_LARGEST
+        scale = float(values.abs().max()) / precisions.FP8_LARGEST
         scaled = values.to(self.device) / scale
         if right:  # cuBLAS wants the right one column by column
             return scaled.t().contiguous().to(self.dtype).t(), scale
@@ -339,7 +290,7 @@ def _identity_exact(kind, generator, size):
     """A product with the identity gives back the other factor; where TF32 is on, one of few enough bits for it."""
     torch = kind.torch
     values = kind.random(generator, size, size)
-    if kind.dtype == torch.float32 and tf32_on(torch, kind.device):
+    if kind.dtype == torch.float32 and precisions.tf32_on(torch, kind.device):
         values = values.bfloat16().float()
     square = kind.operand(values)[0], 1.0
     one = torch.eye(size).to(device=kind.device, dtype=kind.dtype), 1.0

@@ -2,6 +2,7 @@
 
 Each compares NVML's counters now with those that driver.init kept at the start (`nvml.before`). Judging is apart from
 asking, so that every verdict can be tested with plain numbers.
+Must not know how a counter is asked for (nvml, nvml_device).
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
-"""Owns the checks that need no torch: the Python, the driver, the CUDA runtimes on disk."""
+"""Owns the checks that need no torch: the Python, the driver, the CUDA runtimes on disk.
+
+Must not import torch, nor know how the driver is asked (nvidia) or where libraries lie (libraries).
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from . import libraries, nvidia
+from . import libraries, nvidia, versions
 from .cgroup import read_text
 from .context import failed, passed, skipped, unknown, warned
 
 
 def python(_context):
     """A Python of 3.7 or newer: it is running this."""
-    version = ".".join(str(part) for part in sys.version_info[:3])
+    version = versions.python()
     numbers = {"version": version, "path": sys.executable}
     return passed(f"Python {version}", numbers=numbers, thresholds={"minimum": "3.7"})
 

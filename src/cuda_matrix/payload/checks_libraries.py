@@ -2,6 +2,7 @@
 
 Measures only; library_findings.py says what is wrong with what was seen. Without a card the libraries are loaded by the
 same calls that work on a card would make: cuDNN's own version checks, torch's linear algebra library, libcuda by name.
+Must not know what is right for an image.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Owns the checks packages.*: one small operation of each compiled GPU package, against plain torch.
 
 Each runs only where the package is there and the GPU is proven; what is absent is skipped. None is imported at start.
+Must not know how fast a package is.
 """
 
 from __future__ import annotations
 
-import math
-
-from . import scratch
+from . import attention, distributions, scratch
 from .context import exception_line, failed, passed, skipped
 
+_FLASH_FROM = (8, 0)  # compute capability
+_LEARNING_RATE = 1e-2
 _KERNEL = """
 import triton
 import triton.language as tl
@@ -35,7 +36,7 @@ def flash_attn(context):
         return skipped(reason)
     import torch
 
-    if torch.cuda.get_device_capability(0) < (8, 0):
+    if torch.cuda.get_device_capability(0) < _FLASH_FROM:
         return skipped("flash-attn needs compute capability 8.0", device=context.device)
 
     def run(query, key, value):
@@ -81,9 +82,6 @@ def bitsandbytes(context):
         return _broken("bitsandbytes", error, context)
     numbers = {"changed": float((moved > 0).float().mean()), "step_over_rate": float(moved.mean())}
     return judge_step(numbers, context.thresholds, context.device)
-
-
-_LEARNING_RATE = 1e-2
 
 
 def judge_step(numbers, thresholds, device):
@@ -149,13 +147,7 @@ def _kernel_module():
 
 def _missing(module, context):
     """Why there is nothing to try, or "". Looks for the package without importing it."""
-    import importlib.util
-
-    try:
-        here = importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):
-        here = False
-    if not here:
+    if not distributions.importable(module):
         return f"{module} is not installed"
     return "" if context.on_gpu else "needs a GPU"
 
@@ -180,14 +172,9 @@ def _attention(context, name, run):
     return judge_attention(name, numbers, context.thresholds, str(out.device))
 
 
-def _plain(torch, query, key, value):
-    """Causal attention in five lines, (batch, length, heads, size) in and out."""
-    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    length = scores.shape[-1]
-    later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-    weights = torch.softmax(scores.masked_fill(later, float("-inf")), dim=-1)
-    return (weights @ value).transpose(1, 2)
+def _plain(torch, *parts):
+    """The formula, with (batch, length, heads, size) in and out, as the packages have it."""
+    return attention.plain(torch, *(part.transpose(1, 2) for part in parts)).transpose(1, 2)
 
 
 def judge_attention(name, numbers, thresholds, device):

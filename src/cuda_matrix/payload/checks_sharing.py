@@ -1,6 +1,7 @@
 """Owns the checks of who else may use, or uses, the card: compute mode, MIG, MPS, foreign load.
 
 They run before this payload's own work on the card. Judging is apart from asking.
+Must not know how a card is asked (nvml, nvml_device).
 """
 
 from __future__ import annotations

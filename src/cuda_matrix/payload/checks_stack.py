@@ -1,7 +1,7 @@
 """Owns the check libs.stack: which packages stand beside torch, and whether each of them can be used with it.
 
 Each is imported in a child of its own: a segfault or a hang is charged to that package. What is absent is noted, and is
-a failure only where the configuration expects it.
+a failure only where the configuration expects it. Must not know what is tried with a package (stack_trials).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def stack(context):
     for name, module, trial in _wanted(packages, expected):
         row = {"name": name, "version": _version(name, module, packages), "seconds": 0.0, "error": "", "said": ""}
         row["expected"] = expected.get(distributions.normalised(name)) not in (None, "none")
-        row["present"] = _importable(module)
+        row["present"] = distributions.importable(module)
         left = min(_PACKAGE_S, context.limit_s - _RESERVE_S - (time.monotonic() - started))
         row["tried"] = row["present"] and left > 0
         if row["tried"]:
@@ -116,13 +116,3 @@ def _import_only(module):
 def _version(name, module, packages):
     distribution = packages.get(distributions.normalised(name)) or packages.get(distributions.normalised(module))
     return distribution.version if distribution else "of unknown version"
-
-
-def _importable(module) -> bool:
-    """Whether the module is there to be imported; nothing is imported for it."""
-    import importlib.util
-
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):
-        return False

@@ -1,13 +1,14 @@
 """Owns the checks of the installed torch: that it imports, how it was built, that it is the expected one.
 
 None of them touches a device. Written for torch 1.13 and everything newer.
+Must not know where libraries lie (libraries).
 """
 
 from __future__ import annotations
 
 import sys
 
-from . import distributions, libraries
+from . import distributions, libraries, versions
 from .context import GOOD, exception_line, failed, passed, result, skipped
 
 
@@ -55,7 +56,7 @@ def cuda_build(context):
     architectures = arch_list(torch)
     context.fact("arch_list", architectures)
     try:
-        cudnn = dotted(torch.backends.cudnn.version())
+        cudnn = versions.library(torch.backends.cudnn.version())
     except RuntimeError as error:  # torch checks that the cuDNN it finds is the one it was built with
         return failed("cuDNN does not belong to this torch", evidence=exception_line(error), numbers={"cuda": cuda})
     nccl = _nccl(torch)
@@ -96,15 +97,7 @@ def _nccl(torch):
         version = torch.cuda.nccl.version()
     except (AttributeError, RuntimeError, ImportError):  # a build without NCCL
         return None
-    return ".".join(str(part) for part in version) if isinstance(version, tuple) else dotted(version)
-
-
-def dotted(number):
-    """A version number of cuDNN as text: 8902 is 8.9.2, and since cuDNN 9, 90100 is 9.1.0 (cudnn_version.h)."""
-    if number is None:
-        return None
-    thousands = 10000 if number >= 10000 else 1000
-    return f"{number // thousands}.{number % thousands // 100}.{number % 100}"
+    return ".".join(str(part) for part in version) if isinstance(version, tuple) else versions.library(version)
 
 
 def expect(context):
@@ -139,7 +132,7 @@ def _torch_if_importable(context):
 def _found(key, torch, packages, expected):
     """One version as text; "none" for what is not there; None where it cannot be known without importing torch."""
     if key == "python":
-        return ".".join(str(part) for part in sys.version_info[:3])
+        return versions.python()
     if key not in ("torch", "cuda", "cudnn"):
         distribution = packages.get(distributions.normalised(key))
         return distribution.version if distribution else "none"
@@ -153,7 +146,7 @@ def _found_in_torch(key, torch):
         return str(torch.__version__)
     if key == "cuda":
         return _cuda_version(torch) or "none"
-    return dotted(torch.backends.cudnn.version()) or "none"
+    return versions.library(torch.backends.cudnn.version()) or "none"
 
 
 def _found_without_torch(key, packages):

@@ -6,13 +6,12 @@ and fp16 must work with loss scaling. Must not know how fast any of it is.
 
 from __future__ import annotations
 
-from . import samples
+from . import learning, precisions, samples
 from .context import exception_line, failed, passed
 
 SEED = 20240502
 STEPS = 20
 CURVE_STEPS = 5  # later steps amplify rounding: they prove nothing about a single operation
-BF16_FROM = (8, 0)  # compute capability
 # Small enough that no gradient of these networks overflows: every skipped step is then a defect.
 INITIAL_SCALE = 4096.0
 CNN_BATCH, CNN_CLASSES, CNN_SIDE = 32, 4, 32  # images, classes, pixels
@@ -33,7 +32,7 @@ def _check(context, task):
     import torch
 
     device = torch.device(context.device)
-    _strict(torch)
+    precisions.set_tf32(torch, False)  # the first losses shall be float64's
     plain = train(torch, task(torch), device, STEPS)
     true = train(torch, task(torch, torch.float64), torch.device("cpu"), CURVE_STEPS)
     mixed, notes = {}, {}
@@ -116,7 +115,7 @@ def train(torch, task, device, steps: int, precision: str = ""):
     model = task.model.to(device)
     inputs, targets = task.inputs.to(device), task.targets.to(device)
     optimizer = task.optimizer(model.parameters())
-    scaler = _scaler(torch) if precision == "fp16" else None
+    scaler = learning.scaler(torch, init_scale=INITIAL_SCALE) if precision == "fp16" else None
     run = Run([], str(next(model.parameters()).device))
     for step in range(steps):
         loss = _forward(torch, task, model, (inputs, targets), precision)
@@ -141,8 +140,7 @@ def _forward(torch, task, model, batch, precision):
     inputs, targets = batch
     if not precision:
         return task.loss(model(inputs), targets)
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(inputs.device.type, dtype=dtype):
+    with torch.autocast(inputs.device.type, dtype=precisions.dtype(torch, precision)):
         output = model(inputs)
     return task.loss(output.float(), targets)
 
@@ -165,28 +163,13 @@ def _without_gradient(model):
     ]
 
 
-def _scaler(torch):
-    if hasattr(torch, "amp") and hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler("cuda", init_scale=INITIAL_SCALE)
-    return torch.cuda.amp.GradScaler(init_scale=INITIAL_SCALE)
-
-
 def _why_not(torch, device, precision) -> str:
     """Why a mixed precision is not tried on this device, or ""."""
     if precision == "fp16" and device.type != "cuda":
         return "loss scaling is for CUDA devices"
-    if precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < BF16_FROM:
+    if precisions.too_old(torch, device, precision):
         return "this card has no bfloat16"
     return ""
-
-
-def _strict(torch):
-    """No TF32: the first losses shall be float64's. Old flags only, since mixing them with torch 2.9's raises."""
-    for backend in (getattr(torch.backends.cuda, "matmul", None), torch.backends.cudnn):
-        try:
-            backend.allow_tf32 = False
-        except (AttributeError, AssertionError):
-            continue
 
 
 class _Images:

@@ -112,6 +112,14 @@ def unknown(summary: str, **keys) -> dict:
     return result("unknown", summary, **keys)
 
 
+def ran_elsewhere(asked: str, **keys):
+    """The failure of work whose result lies on another `device` than it was asked for; None where it is that one."""
+    if keys["device"] == asked:
+        return None
+    text = "asked for {}, the result lies on {}".format(asked, keys["device"])
+    return failed(text, evidence=text, cause="silent-cpu-fallback", **keys)
+
+
 def improper(answer, kind: str) -> str:
     """What is wrong with the form of an item's result, or "". `kind`: check or benchmark."""
     if not isinstance(answer, dict):

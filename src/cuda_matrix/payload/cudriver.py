@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from . import versions
 from .cgroup import read_text
 
 SONAME = "libcuda.so.1"
@@ -110,7 +111,7 @@ class Driver:
             self.call("cuDriverGetVersion", ctypes.byref(number))
         except DriverError:
             return None
-        return f"{number.value // 1000}.{number.value % 1000 // 10}"
+        return versions.cuda(number.value)
 
     def count(self) -> int:
         """Cards that CUDA shows in this process."""

@@ -10,6 +10,8 @@ import os
 import re
 import sys
 
+from .cgroup import read_text
+
 _HEAD = 65536  # bytes of METADATA that are read: the headers stand first
 _RECORD_LIMIT = 32 << 20  # bytes of a RECORD
 
@@ -29,7 +31,7 @@ class Distribution:
 
     def files(self, part: str):
         """Every recorded file with `part` in its path: (path on disk, sha256 in hex or "", bytes or None)."""
-        text = _read(os.path.join(self.path, "RECORD"), _RECORD_LIMIT)
+        text = read_text(os.path.join(self.path, "RECORD"), _RECORD_LIMIT)
         for line in text.splitlines():
             if part not in line:
                 continue
@@ -77,7 +79,7 @@ def _distribution(path):
         ),
         "",
     )
-    headers = dict(re.findall(r"^(Name|Version):[ \t]*(\S+)", _read(file, _HEAD), re.MULTILINE)) if file else {}
+    headers = dict(re.findall(r"^(Name|Version):[ \t]*(\S+)", read_text(file, _HEAD), re.MULTILINE)) if file else {}
     if "Name" in headers and "Version" in headers:
         return Distribution(headers["Name"], headers["Version"], path)
     return None
@@ -85,15 +87,25 @@ def _distribution(path):
 
 def top_level(distribution) -> list:
     """The modules that a distribution can be imported by, as its metadata or its files say."""
-    listed = _read(os.path.join(distribution.path, "top_level.txt"), _HEAD).split()
+    listed = read_text(os.path.join(distribution.path, "top_level.txt"), _HEAD).split()
     if listed:
         return [name for name in listed if name.isidentifier() and not name.startswith("_")]
     names = []
-    for line in _read(os.path.join(distribution.path, "RECORD"), _RECORD_LIMIT).splitlines():
+    for line in read_text(os.path.join(distribution.path, "RECORD"), _RECORD_LIMIT).splitlines():
         match = re.match(r"([A-Za-z]\w*)(?:/__init__)?\.(?:py|[\w.-]*so),", line)
         if match and match.group(1) not in names:
             names.append(match.group(1))
     return names
+
+
+def importable(module: str) -> bool:
+    """Whether a module is there to be imported; nothing is imported for it."""
+    import importlib.util
+
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
 
 
 def _unquoted(line):
@@ -115,12 +127,4 @@ def _hex(digest):
     try:
         return binascii.hexlify(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))).decode("ascii")
     except (ValueError, binascii.Error):
-        return ""
-
-
-def _read(path, limit):
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(limit).decode("utf-8", "replace")
-    except OSError:
         return ""

@@ -1,7 +1,7 @@
 """Owns the version gate; deployed as `__main__.py`. Must parse under Python 2.7, so that an old Python can say so.
 
 Exit code 97 means "this Python is too old, try the next", 98 "its standard library is incomplete, try the next"
-(python3-minimal has no json), and 70 a bug of the payload.
+(python3-minimal has no json), and 70 a bug of the payload. Must not know what the payload does.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Owns the facts that cost only file reads: no process is started, nothing slow is imported.
 
-What needs `nvidia-smi` or torch is reported by the checks that use them.
+What needs `nvidia-smi` or torch is reported by the checks that use them. Must not know what a fact means.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import cgroup, nvidia
+from . import cgroup, nvidia, versions
 from .cgroup import read_text
 
 # The variables that steer CUDA, PyTorch and the loader. Never the whole environment: it may hold secrets.
@@ -26,7 +26,7 @@ VARIABLES = (
 def cheap(environment) -> dict:
     """Every fact that can be had for a few file reads: name → value, without what was not seen."""
     found = {
-        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "python": versions.python(),
         "python_path": sys.executable or None,
         "os": _os_name(read_text("/etc/os-release") or read_text("/usr/lib/os-release")),
         "kernel": os.uname().release,

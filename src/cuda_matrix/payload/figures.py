@@ -10,7 +10,7 @@ Must not know how a step was timed, nor what it does.
 from __future__ import annotations
 
 from . import samples
-from .context import failed, result
+from .context import failed, ran_elsewhere, result
 
 _SCALES = {"s": 1.0, "ms": 1e3, "us": 1e6}  # a second in the units of durations
 # A figure above this share of what the card can do at its measured clock is a mistake of the measurement.
@@ -48,9 +48,9 @@ def judged(context, measurement, amount_per_step, numbers, ran_on, what) -> dict
         thresholds.update((name, context.thresholds[name]) for name in _SPREAD_CPU)
     keys = {"device": ran_on, "numbers": numbers, "thresholds": thresholds}
     numbers["stable"] = False
-    if ran_on != context.device:
-        text = f"asked for {context.device}, the result lies on {ran_on}"
-        return failed(text, evidence=text, cause="silent-cpu-fallback", **keys)
+    elsewhere = ran_elsewhere(context.device, **keys)
+    if elsewhere:
+        return elsewhere
     rates, wrong = rated(measurement.rounds, amount_per_step, context.unit, context.higher_is_better)
     if wrong:
         return result("invalid", wrong, evidence=wrong, **keys)
@@ -174,6 +174,13 @@ def worsen(answer: dict, status: str, remark: str) -> dict:
         if status in ("fail", "invalid"):
             answer["evidence"] = remark
     return answer
+
+
+def refuted(answer: dict, summary: str, wrong: str, cause: str = "numerics-wrong") -> dict:
+    """The failure in place of a result: its work itself was wrong, so its figure says nothing."""
+    numbers = {**answer["numbers"], "stable": False}
+    keys = {"device": answer["device"], "numbers": numbers, "thresholds": answer["thresholds"]}
+    return failed(summary, evidence=wrong, cause=cause, **keys)
 
 
 def _facts(measurement) -> dict:

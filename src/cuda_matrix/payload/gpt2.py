@@ -2,9 +2,12 @@
 
 Built here, because an image need not carry transformers. No dropout: it costs time and proves nothing. `SMALL` has
 124,475,904 parameters: the original's, and the rows that pad the vocabulary to a multiple of 128.
+Must not know what is measured with it.
 """
 
 from __future__ import annotations
+
+from . import attention
 
 
 class Size:
@@ -73,7 +76,7 @@ def _block_class(torch, size):
             batch, length, width = hidden.shape
             parts = self.qkv(self.norm_1(hidden)).split(width, dim=2)
             heads = [part.view(batch, length, size.heads, width // size.heads).transpose(1, 2) for part in parts]
-            seen = attention(torch, *heads).transpose(1, 2).reshape(batch, length, width)
+            seen = _attention(torch, *heads).transpose(1, 2).reshape(batch, length, width)
             hidden = hidden + self.mixed(seen)
             wide = nn.functional.gelu(self.wide(self.norm_2(hidden)), approximate="tanh")
             return hidden + self.narrow(wide)
@@ -81,24 +84,11 @@ def _block_class(torch, size):
     return Block
 
 
-def attention(torch, query, key, value):
-    """Causal attention: PyTorch's fused one where there is one (2.0 and newer), the formula where there is none."""
-    if has_fused_attention(torch):
+def _attention(torch, query, key, value):
+    """Causal attention: PyTorch's fused one where there is one, the formula where there is none."""
+    if attention.has_fused(torch):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    return plain_attention(torch, query, key, value)
-
-
-def plain_attention(torch, query, key, value):
-    """Causal attention as its formula says it."""
-    length = query.shape[-2]
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ value
-
-
-def has_fused_attention(torch) -> bool:
-    """Whether this torch has `scaled_dot_product_attention`."""
-    return hasattr(torch.nn.functional, "scaled_dot_product_attention")
+    return attention.plain(torch, query, key, value)
 
 
 def count(model) -> int:

@@ -1,12 +1,57 @@
-"""Owns whether a training benchmark really trained: a speed of training that does not train is worth nothing.
+"""Owns a network that learns: one step of training, loss scaling, and whether it really trained.
 
-Plain numbers in; must not know which network it was.
+A speed of training that does not train is worth nothing. Must not know which network it is.
 """
 
 from __future__ import annotations
 
-from . import samples
-from .context import failed
+from . import figures, samples
+
+
+class Training:
+    """One model, one batch, one optimiser: `step` trains once. Who inherits says what `loss` is.
+
+    `watched`: the parameters of the first layer, the last that a gradient reaches. `scaled`: with loss scaling.
+    """
+
+    def __init__(self, torch, model, optimizer, watched, scaled: bool):
+        self.model = model
+        self._optimizer = optimizer
+        self._scaler = scaler(torch) if scaled else None
+        self._watched = watched
+        self._first_weights = watched.detach().clone()
+        self._loss = None
+        self.losses = []  # one per call of `note_loss`
+
+    def loss(self):
+        """The loss of the batch, now."""
+        raise NotImplementedError
+
+    def step(self):
+        """Forward, backward, update. Nothing here waits for the device."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._loss = self.loss()
+        if self._scaler is None:
+            self._loss.backward()
+            self._optimizer.step()
+        else:
+            self._scaler.scale(self._loss).backward()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+
+    def note_loss(self):
+        """Keep the loss of the last step; waits for the device, so only between rounds."""
+        self.losses.append(float(self._loss.detach()))
+
+    def weights_moved(self) -> bool:
+        """Whether the steps have changed the watched weights."""
+        return not bool((self._watched.detach() == self._first_weights).all())
+
+
+def scaler(torch, **settings):
+    """Loss scaling, by its new name where there is one (torch 2.3)."""
+    new = getattr(getattr(torch, "amp", None), "GradScaler", None)
+    return new("cuda", **settings) if new is not None else torch.cuda.amp.GradScaler(**settings)
 
 
 def complaint(losses, weights_moved: bool) -> str:
@@ -20,8 +65,4 @@ def complaint(losses, weights_moved: bool) -> str:
 
 def judged(answer: dict, wrong: str, cause: str = "training-diverged") -> dict:
     """A speed's result, or the failure where the work itself was `wrong`. Work on the wrong device is worse still."""
-    if not wrong or answer["status"] == "fail":
-        return answer
-    numbers = {**answer["numbers"], "stable": False}
-    keys = {"device": answer["device"], "numbers": numbers, "thresholds": answer["thresholds"]}
-    return failed(wrong, evidence=wrong, cause=cause, **keys)
+    return figures.refuted(answer, wrong, wrong, cause) if wrong and answer["status"] != "fail" else answer

@@ -66,14 +66,6 @@ def family(soname: str) -> str:
     return re.sub(r"-[0-9a-f]{8}$", "", soname.partition(".so")[0])
 
 
-def conflicts(libraries) -> dict:
-    """Libraries that are mapped from more than one file: name → paths."""
-    copies = {}
-    for library in libraries:
-        copies.setdefault(family(library["soname"]), set()).add(os.path.realpath(library["path"]))
-    return {name: sorted(paths) for name, paths in sorted(copies.items()) if name in ONE_ONLY and len(paths) > 1}
-
-
 def runtimes(site_directories, root: str = ""):
     """Every CUDA runtime on disk: [{path, version}], one entry per real file. `root` stands in for / in tests."""
     patterns = [root + pattern for pattern in _RUNTIME_GLOBS]

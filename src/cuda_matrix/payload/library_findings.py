@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 
-from . import libraries
+from . import libraries, versions
 
 CUDNN = "cudnn-version-mismatch"
 MIXED = "nvlib-version-conflict"
 FOREIGN_DRIVER = "compat-lib-mismatch"
+STUB_DRIVER = "libcuda-stub"
 FORWARD = "fwd-compat-unsupported"
 STUB_LIBRARY = 34  # CUDA_ERROR_STUB_LIBRARY
 _LISTED = 4  # entries of one kind that are quoted
@@ -57,11 +58,11 @@ def numbers(seen: dict) -> dict:
     parts = _cudnn_files(seen)
     return {
         "libraries": len([path for path in seen.get("mapped", ()) if _is_nvidia(path)]),
-        "cuda_compiled": _cuda_text(seen.get("compiled_cuda")),
+        "cuda_compiled": versions.cuda(seen.get("compiled_cuda")),
         "cuda_runtime": seen.get("versions", {}).get(cudart[0]) if cudart else None,
         "cuda_runtime_path": ", ".join(cudart) or None,
         "cudnn_compiled": seen.get("compiled_cudnn"),
-        "cudnn_runtime": _cudnn_text(seen.get("cudnn_runtime")),
+        "cudnn_runtime": versions.library(seen.get("cudnn_runtime")),
         "cudnn_checks_passed": len([said for said in seen.get("cudnn_checks", {}).values() if not said]),
         "cudnn_checks": len(seen.get("cudnn_checks", {})),
         "cudnn_directories": ", ".join(sorted({os.path.dirname(path) for path in parts})) or None,
@@ -96,7 +97,7 @@ def _driver(driver) -> list:
     line = f"libcuda.so.1 is {path}, cuInit gives {code}"
     if code == STUB_LIBRARY or "/stubs/" in path:
         text = "the libcuda that programs find is the stub for linking, not a driver"
-        return [Finding(True, text, line, FOREIGN_DRIVER)]
+        return [Finding(True, text, line, STUB_DRIVER)]
     if driver.get("proven"):
         return []  # it computes: whatever it is, it fits
     if "/compat/" in path or "/compat-" in path:
@@ -155,7 +156,7 @@ def _cudnn_parts(seen) -> list:
 
 def _cudnn_version(seen) -> list:
     """Runtime against compile version: older or another major fails, newer is worth a remark."""
-    compiled, runtime = seen.get("compiled_cudnn"), _cudnn_text(seen.get("cudnn_runtime"))
+    compiled, runtime = seen.get("compiled_cudnn"), versions.library(seen.get("cudnn_runtime"))
     if not compiled or not runtime or compiled == runtime:
         return []
     fails = not _newer_same_major(runtime, compiled)
@@ -200,7 +201,7 @@ def _copies(seen) -> list:
 
 def _runtime(seen) -> list:
     """The CUDA runtime that is loaded against the one that torch was compiled with."""
-    compiled = _cuda_text(seen.get("compiled_cuda"))
+    compiled = versions.cuda(seen.get("compiled_cuda"))
     found = []
     for path in _mapped(seen, "libcudart"):
         runtime = seen.get("versions", {}).get(path)
@@ -239,10 +240,10 @@ def _files(seen) -> list:
 def _path(seen) -> list:
     """LD_LIBRARY_PATH offers another runtime than torch's: who loads it first in a process decides for both."""
     selects = seen.get("library_path_selects")
-    compiled = _cuda_text(seen.get("compiled_cuda"))
+    compiled = versions.cuda(seen.get("compiled_cuda"))
     if not selects or not selects.get("version") or not compiled or selects["path"] in _mapped(seen, "libcudart"):
         return []
-    if _parts(selects["version"])[:2] == _parts(compiled)[:2]:
+    if versions.numbers(selects["version"])[:2] == versions.numbers(compiled)[:2]:
         return []
     text = "LD_LIBRARY_PATH offers CUDA runtime {}, torch uses its own {}".format(selects["version"], compiled)
     line = "LD_LIBRARY_PATH selects {path} ({version}) for every program that does not name its own".format(**selects)
@@ -258,21 +259,5 @@ def _is_nvidia(path):
 
 
 def _newer_same_major(had, wanted):
-    mine, theirs = _parts(had), _parts(wanted)
+    mine, theirs = versions.numbers(had), versions.numbers(wanted)
     return mine[:1] == theirs[:1] and mine > theirs
-
-
-def _parts(version):
-    return [int(part) for part in re.findall(r"\d+", version)]
-
-
-def _cuda_text(number):
-    return None if not number else f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _cudnn_text(number):
-    """8902 is 8.9.2, and since cuDNN 9, 90100 is 9.1.0 (cudnn_version.h)."""
-    if not number:
-        return None
-    thousands = 10000 if number >= 10000 else 1000
-    return f"{number // thousands}.{number % thousands // 100}.{number % 100}"

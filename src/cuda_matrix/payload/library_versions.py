@@ -10,6 +10,7 @@ import ctypes
 import os
 
 from . import libraries
+from . import versions as version_texts
 
 # The functions with which cuDNN itself compares one of its parts with those that it rests on (8, then 9).
 CUDNN_CHECKS = (
@@ -48,24 +49,13 @@ def _version(family, library):
             return None
         return f"{first.value}.{second.value}.{third.value}"
     if family in ("libcudart", "libnccl"):
-        ask, text = (library.cudaRuntimeGetVersion, cuda) if family == "libcudart" else (library.ncclGetVersion, nccl)
+        ask = library.cudaRuntimeGetVersion if family == "libcudart" else library.ncclGetVersion
+        text = version_texts.cuda if family == "libcudart" else version_texts.library
         return None if ask(ctypes.byref(first)) else text(first.value)
     if family in ("libnvrtc", "libnvJitLink"):
         ask = library.nvrtcVersion if family == "libnvrtc" else library.nvJitLinkVersion
         return None if ask(ctypes.byref(first), ctypes.byref(second)) else f"{first.value}.{second.value}"
     return _cudnn_part(family, library) if family.startswith("libcudnn_") else None
-
-
-def cuda(number: int) -> str:
-    """12010 is 12.1."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def nccl(number: int) -> str:
-    """21903 is 2.19.3; before 2.9, 2804 was 2.8.4."""
-    if number >= 10000:
-        return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
-    return f"{number // 1000}.{number % 1000 // 100}.{number % 100}"
 
 
 def _cudnn_part(family, library):

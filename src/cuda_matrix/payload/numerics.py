@@ -26,12 +26,24 @@ class Limits:
 
 
 def errors(product, reference):
-    """(F, M) of a tensor against its float64 reference; NaN or infinity anywhere gives infinity for both."""
+    """(F, M) of a tensor against its float64 reference.
+
+    NaN or infinity anywhere, another shape, or no tensor at all (None) gives infinity for both.
+    """
+    if product is None or product.shape != reference.shape:
+        return math.inf, math.inf
     difference = product.to(device=reference.device, dtype=reference.dtype) - reference
     if not bool(difference.isfinite().all()):
-        return float("inf"), float("inf")
-    frobenius = float(difference.norm()) / float(reference.norm())
-    return frobenius, float(difference.abs().max()) / float(reference.abs().mean())
+        return math.inf, math.inf
+    size = float(reference.norm())
+    if size == 0:
+        return (0.0, 0.0) if float(difference.norm()) == 0 else (math.inf, math.inf)
+    return float(difference.norm()) / size, float(difference.abs().max()) / float(reference.abs().mean())
+
+
+def frobenius(found, reference) -> float:
+    """F alone, in float64, of a tensor against another one of any precision."""
+    return errors(found.detach(), reference.detach().double())[0]
 
 
 def cpu_half_limits(limits: Limits, root_term: float, max_over_frobenius: float, terms: int) -> Limits:

@@ -1,6 +1,7 @@
 """Owns how the driver is asked: `nvidia-smi --query-gpu`, /proc/driver/nvidia/version, /dev/nvidia*.
 
 Never scrapes nvidia-smi's banner: its layout changes, and its "CUDA Version" is the driver's maximum, not what runs.
+Must not know what is right.
 """
 
 from __future__ import annotations

@@ -94,12 +94,6 @@ class Library:
         code = self.call("nvmlSystemGetDriverVersion", buffer, ctypes.c_uint(80))
         return buffer.value.decode("ascii", "replace") if code == SUCCESS else None
 
-    def cuda_version(self):
-        """The newest CUDA that the driver knows, for example 12040; None where it does not say."""
-        number = ctypes.c_int()
-        code = self.call("nvmlSystemGetCudaDriverVersion", ctypes.byref(number))
-        return number.value if code == SUCCESS else None
-
     def count(self):
         """How many cards NVML sees in this container, or None."""
         number = ctypes.c_uint()

@@ -124,14 +124,6 @@ class Device:
         """The clock of the memory."""
         return self._number("nvmlDeviceGetClockInfo", ctypes.c_uint(_CLOCK_MEMORY))
 
-    def sm_clock_max_mhz(self):
-        """The highest clock that the multiprocessors may have."""
-        return self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(_CLOCK_SM))
-
-    def memory_clock_max_mhz(self):
-        """The highest clock that the memory may have."""
-        return self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(_CLOCK_MEMORY))
-
     def temperature_c(self):
         """Of the chip."""
         return self._number("nvmlDeviceGetTemperature", ctypes.c_uint(0))
@@ -139,11 +131,6 @@ class Device:
     def power_w(self):
         """Watts: the mean of the last second since Ampere (but GA100), of an instant before."""
         milliwatts = self._number("nvmlDeviceGetPowerUsage")
-        return None if milliwatts is None else milliwatts / 1000.0
-
-    def power_limit_w(self):
-        """The watts at which the driver lowers the clocks."""
-        milliwatts = self._number("nvmlDeviceGetEnforcedPowerLimit")
         return None if milliwatts is None else milliwatts / 1000.0
 
     def energy_mj(self):
@@ -233,10 +220,6 @@ class Device:
         now, pending = ctypes.c_uint(), ctypes.c_uint()
         ok = self._ok("nvmlDeviceGetMigMode", ctypes.byref(now), ctypes.byref(pending))
         return (now.value, pending.value) if ok else None
-
-    def persistence_mode(self):
-        """1 where the driver stays loaded without a client."""
-        return self._number("nvmlDeviceGetPersistenceMode")
 
     def memory_used_mib(self):
         """MiB that are allocated, without what the driver keeps for itself where it says so (since 510)."""

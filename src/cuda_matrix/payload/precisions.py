@@ -15,8 +15,8 @@ DTYPES = {
 }
 FP8_LARGEST = 448.0  # of float8_e4m3fn
 # Compute capability from which a card has it in its tensor cores.
-SINCE = {"fp16": (7, 0), "int8": (7, 2), "tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
-_NEEDS = {"fp8": ("float8_e4m3fn", "_scaled_mm"), "int8": ("_int_mm",)}  # of torch, for a product
+SINCE = {"int8": (7, 2), "tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
+_NEEDS = {"fp8": ("_scaled_mm", "float8_e4m3fn"), "int8": ("_int_mm",)}  # of torch, for a product
 
 
 def dtype(torch, name: str):
@@ -44,22 +44,27 @@ def missing(torch, name: str) -> str:
 
 
 def set_strict(torch, tf32: bool = False) -> None:
-    """Switch off every shortcut that trades precision for speed; TF32 only where it is not asked for.
+    """No shortcut that trades precision for speed: sums in single precision, and TF32 only where it is asked for."""
+    set_tf32(torch, tf32)
+    for name in ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction"):
+        _turn(_matmul(torch), name, False)
 
-    Only by the old flags: mixing them with the API of torch 2.9 raises.
-    """
-    backends = torch.backends
-    matmul = getattr(getattr(backends, "cuda", None), "matmul", None)
-    for switch, name, value in (
-        (matmul, "allow_tf32", tf32),
-        (matmul, "allow_fp16_reduced_precision_reduction", False),
-        (matmul, "allow_bf16_reduced_precision_reduction", False),
-        (getattr(backends, "cudnn", None), "allow_tf32", tf32),
-    ):
-        try:
-            setattr(switch, name, value)
-        except (AttributeError, AssertionError):  # older than the flag
-            continue
+
+def set_tf32(torch, on: bool) -> None:
+    """TF32 in products and convolutions. By the old flags only: mixing them with the API of torch 2.9 raises."""
+    _turn(_matmul(torch), "allow_tf32", on)
+    _turn(getattr(torch.backends, "cudnn", None), "allow_tf32", on)
+
+
+def _matmul(torch):
+    return getattr(getattr(torch.backends, "cuda", None), "matmul", None)
+
+
+def _turn(switches, name, value):
+    try:
+        setattr(switches, name, value)
+    except (AttributeError, AssertionError):  # this torch is older than the flag
+        return
 
 
 def tf32_on(torch, device) -> bool:

@@ -8,14 +8,14 @@ Must not know how long a product takes.
 
 from __future__ import annotations
 
+from . import numerics, precisions
+
 SEED = 20240503
 ROWS = 4  # that are verified, after each round
 _COLUMNS = 2048  # of the right operand that are converted to float64 at a time
 _CPU_COLUMNS = 64  # of the reference that the CPU computes, too
 _FP64_AGREEMENT = 1e-12  # relative Frobenius error between the reference and the CPU's
-_FP8_LARGEST = 448.0  # of float8_e4m3fn
 _FP8_TARGET = 4.0  # the operands' standard deviation after scaling: far from overflow and from subnormal numbers
-_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Product:
@@ -53,7 +53,7 @@ class Product:
         if not self.rows or any(rows is None for rows in self.rows):
             return float("inf"), float("inf")
         reference = self._reference()
-        found = [errors(rows, reference) for rows in self.rows]
+        found = [numerics.errors(rows, reference) for rows in self.rows]
         return max(each[0] for each in found), max(each[1] for each in found)
 
     def _operand(self, size, device):
@@ -79,7 +79,7 @@ class Product:
         parts = [left @ self._wide(part) for part in self.right.split(_COLUMNS, dim=1)]
         reference = torch.cat(parts, dim=1)
         on_cpu = left.cpu() @ self._wide(self.right[:, :_CPU_COLUMNS].cpu())
-        frobenius, _ = errors(reference[:, :_CPU_COLUMNS].cpu(), on_cpu)
+        frobenius, _ = numerics.errors(reference[:, :_CPU_COLUMNS].cpu(), on_cpu)
         if not frobenius <= _FP64_AGREEMENT:
             raise RuntimeError(f"float64 on {reference.device} differs from the CPU's: F = {frobenius:.3g}")
         return reference
@@ -89,7 +89,7 @@ class FloatProduct(Product):
     """torch.matmul of fp32, TF32, fp16 or bfloat16."""
 
     def __init__(self, torch, device, size, name):
-        self._dtype = getattr(torch, _DTYPES[name])
+        self._dtype = precisions.dtype(torch, name)
         super().__init__(torch, device, size)
         self.product = torch.full((size, size), float("nan"), dtype=self._dtype, device=device)
 
@@ -122,7 +122,7 @@ class Fp8Product(Product):
 
     def _operand(self, size, device):
         values = self._torch.randn(size, size, device=device).mul_(_FP8_TARGET)
-        return values.clamp_(-_FP8_LARGEST, _FP8_LARGEST).to(self._torch.float8_e4m3fn)
+        return values.clamp_(-precisions.FP8_LARGEST, precisions.FP8_LARGEST).to(self._torch.float8_e4m3fn)
 
     def _laid_out(self, right):
         return by_columns(right)
@@ -162,14 +162,3 @@ def made(torch, device, size: int, name: str) -> Product:
 def by_columns(matrix):
     """The same matrix, stored column by column: what tensor cores want for 8-bit operands."""
     return matrix.t().contiguous().t()
-
-
-def errors(found, reference):
-    """(F, M): relative Frobenius error, and largest error over the mean reference; infinite where not finite."""
-    difference = found.to(device=reference.device, dtype=reference.dtype) - reference
-    if not bool(difference.isfinite().all()):
-        return float("inf"), float("inf")
-    size = float(reference.norm())
-    if size == 0:
-        return (0.0, 0.0) if float(difference.norm()) == 0 else (float("inf"), float("inf"))
-    return float(difference.norm()) / size, float(difference.abs().max()) / float(reference.abs().mean())

@@ -1,6 +1,7 @@
 """Owns ResNet-50 (He et al. 2015, with the stride in the 3×3 convolution, as torchvision and NVIDIA train it).
 
 Built here, because an image need not carry torchvision. 25,557,032 parameters.
+Must not know what is measured with it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Owns the supervisor: reads the request, plans, runs workers until every item has ended, writes every event.
 
 Standard library only, and no image code in this process: nothing in the image can take it down.
+Must not know how an item is run (worker, children, series).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 
-from . import cards, children, events, facts, table
+from . import cards, children, events, facts, table, versions
 
 PROTOCOL = 1
 NOISE_LIMIT = 16384  # bytes of a worker's own output that are passed on to stderr
@@ -27,7 +27,7 @@ def main(directory: str) -> int:
     _fill_standard_descriptors()
     request = _read_request(os.path.join(directory, "request.json"))
     stream = events.Stream(1, request["marker"])
-    stream.emit("hello", protocol=PROTOCOL, python=".".join(str(part) for part in sys.version_info[:3]))
+    stream.emit("hello", protocol=PROTOCOL, python=versions.python())
     known = table.load(os.path.join(directory, "items.json"))
     profile = request["profile"]
     selected, barren = table.select(known.items, profile, request["checks"], request["benchmarks"])

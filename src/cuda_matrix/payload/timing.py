@@ -98,15 +98,6 @@ def measured(context, torch, step, flush=False, after_round=None, sample_s=None)
     return Measurement(rounds, steps, telemetry, warmed)
 
 
-def completed(rounds):
-    """Run a benchmark's generator to its end, without neighbours; what it returns."""
-    while True:
-        try:
-            next(rounds)
-        except StopIteration as stop:
-            return stop.value
-
-
 def steps_in(seconds: float, per_step: float) -> int:
     """How many steps take that long; 1 where the clock gave nonsense, which the judge will name."""
     return max(1, min(MAX_STEPS, int(seconds / per_step))) if per_step > 0 else 1
