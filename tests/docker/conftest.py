@@ -22,12 +22,10 @@ ENABLED = os.environ.get("CUDA_MATRIX_TEST_DOCKER") == "1"
 HOW = 'needs real containers: eval "$(sudo tests/docker/testbed.sh up)"'
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.docker)
-            item.add_marker(pytest.mark.xdist_group("docker"))
             if not ENABLED:
                 item.add_marker(pytest.mark.skip(reason=HOW))
 
