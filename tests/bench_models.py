@@ -21,10 +21,12 @@ TINY = """
 """
 
 
-def run(deployed, site, *ids, source="", device="cpu", profile="standard", cards=(), limit_s=None, **request):
+def run(
+    deployed, site, *ids, source="", device="cpu", profile="standard", cards=(), limit_s=None, thresholds=(), **request
+):
     """Run these items with tiny networks on a stand-in for the first kernel; `source` is more of `mutate(torch)`.
 
-    `limit_s`: seconds that each benchmark may take, instead of the table's.
+    `limit_s`: seconds that each benchmark may take, instead of the table's; `thresholds`: names and numbers likewise.
     """
     rows = []
     for item in load_items().items:
@@ -33,6 +35,8 @@ def run(deployed, site, *ids, source="", device="cpu", profile="standard", cards
             rows[-1]["needs"] = [need for need in item.needs if need in ("torch.import", "first-kernel")]
             if limit_s is not None and item.id in ids:
                 rows[-1]["limits_s"] = {profile: limit_s}
+            if item.id in ids:
+                rows[-1].setdefault("thresholds", {}).update(thresholds)
             if item.id == "first-kernel":
                 rows[-1]["run"] = "checks_stub:first_kernel"
     deployed.items(*rows, checks=FIRST_KERNEL.format(device=device))

@@ -158,6 +158,8 @@ class Deployed:
             "PATH": f"{self.bin}:/usr/bin:/bin",
             "HOME": str(self.home),
             "PYTHONPATH": os.pathsep.join(map(str, self._search_path)),
+            # Threads of small operations wait for each other where several tests run at a time.
+            "OMP_NUM_THREADS": "1",
             **self.variables,
             **(extra or {}),
         }

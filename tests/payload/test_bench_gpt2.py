@@ -162,3 +162,14 @@ def test_on_a_card_in_bfloat16_with_its_share_of_the_peak(deployed, real_torch):
     assert end["status"] in ("pass", "warn"), end
     assert (end["device"], end["numbers"]["precision"]) == ("cuda:0", "amp-bf16")
     assert end["numbers"]["share_of_peak"] == pytest.approx(2 * end["numbers"]["mfu"], rel=0.05)
+
+
+def test_autocast_that_does_nothing(deployed, real_torch):
+    source = """
+    import contextlib
+    torch.autocast = lambda *arguments, **settings: contextlib.nullcontext()
+"""
+    result = run(deployed, real_torch, EAGER, device="cuda:0", source=FIXED_CLOCK + NOT_FUSED + source)
+    end = result.end(EAGER)
+    assert (end["status"], end["numbers"]["output_dtype"]) == ("fail", "torch.float32")
+    assert end["evidence"] == "autocast did nothing: the outputs are torch.float32, not torch.bfloat16"

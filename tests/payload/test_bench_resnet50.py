@@ -155,6 +155,19 @@ def test_each_break_fails_exactly_its_benchmark(deployed, real_torch, source, st
     assert failed["evidence"]
 
 
+def test_autocast_that_does_nothing(deployed, real_torch):
+    source = """
+    import contextlib
+    torch.autocast = lambda *arguments, **settings: contextlib.nullcontext()
+"""
+    result = run(deployed, real_torch, TRAIN, TRAIN + ".tf32", INFER, device="cuda:0", source=source)
+    assert result.end(TRAIN + ".tf32")["status"] in ("pass", "warn")
+    for item in (TRAIN, INFER):
+        end = result.end(item)
+        assert end["status"] == "fail"
+        assert end["evidence"] == "autocast did nothing: the outputs are torch.float32, not torch.float16"
+
+
 def test_on_a_card_in_mixed_precision_and_a_batch_that_does_not_fit_at_first(deployed, real_torch):
     ids = (TRAIN, TRAIN + ".tf32", INFER)
     result = run(deployed, real_torch, *ids, device="cuda:0", source=OUT_OF_MEMORY)

@@ -55,6 +55,12 @@ def forge(context):
     os.write(2, b"0123456789abcdef0123456789abcdef {}\\n")
     return passed("forged")
 
+def needs_its_children(context):
+    assert subprocess.Popen(["sleep", "0.1"]).wait() == 0
+    assert subprocess.Popen(["false"]).wait() == 1
+    time.sleep(1.2)
+    return passed("their exit codes came")
+
 def exit_quietly(context):
     os._exit(0)
 
@@ -295,3 +301,83 @@ def test_a_reader_that_went_away_ends_the_payload(deployed):
         os.close(write)
         os.close(read)
         assert process.wait(timeout=20) == 70
+
+
+@pytest.mark.parametrize("inherited", ["trap '' CHLD;", "ulimit -n 4096;"])
+def test_what_a_shell_leaves_behind_does_not_matter(deployed, inherited):
+    """An ignored SIGCHLD, which a shell hands on; an alarm in a second, which `exec` keeps."""
+    deployed.items(*table("needs_its_children", "killed"), item_row("after", "checks_stub:fine"), checks=CHECKS)
+    (deployed.site / "sitecustomize.py").write_text("import signal\nsignal.alarm(1)\n")
+    shell = ["/bin/bash", "-c", inherited + ' exec "$@"', "bash"]
+    run = deployed.run(command=[*shell, *deployed.command()])
+    assert run.statuses() == {"needs_its_children": "pass", "killed": "crash", "after": "pass"}
+    assert run.end("killed")["evidence"] == "Killed (signal 9)"
+    assert run.code == 0
+
+
+def test_a_torch_that_ignores_its_children_costs_nothing(deployed):
+    deployed.torch("import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n__version__ = '2.2.0'\n")
+    rows = [{**row, "torch": True} for row in table("needs_its_children", "killed")]
+    deployed.items(item_row("torch.import", "checks_stub:fine"), *rows, checks=CHECKS)
+    run = deployed.run()
+    assert run.statuses() == {"torch.import": "pass", "needs_its_children": "pass", "killed": "crash"}
+    assert run.end("killed")["evidence"] == "Killed (signal 9)"
+
+
+TAKES_THE_STATUS = """
+import os
+real = os.waitid
+def waitid(*rest):
+    ended = real(*rest)
+    if ended is not None:
+        os.waitpid(rest[1], 0)
+        raise ChildProcessError(10, "No child processes")
+os.waitid = waitid
+"""
+
+
+def test_a_status_that_somebody_else_took_is_unknown_and_ends_nothing(deployed):
+    deployed.items(*table("fine", "killed"), item_row("after", "checks_stub:fine"), checks=CHECKS)
+    (deployed.site / "sitecustomize.py").write_text(TAKES_THE_STATUS)
+    run = deployed.run()
+    assert run.statuses() == {"fine": "pass", "killed": "crash", "after": "pass"}
+    assert run.end("killed")["evidence"] == "the process ended without a result, and somebody else took its exit code"
+
+
+MANY_FILES = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for _ in range(1100):
+    os.dup(2)
+"""
+
+
+def test_more_than_a_thousand_open_files_do_not_matter(deployed):
+    deployed.items(*table("fine", "killed"), checks=CHECKS)
+    (deployed.site / "sitecustomize.py").write_text(MANY_FILES)
+    run = deployed.run()
+    assert run.statuses() == {"fine": "pass", "killed": "crash"}
+    assert run.code == 0
+
+
+NO_PROCESS = """
+import os
+real, calls = os.NAME, []
+def refused():
+    calls.append(1)
+    if len(calls) == 1:
+        raise OSError(11, "Resource temporarily unavailable")
+    return real()
+os.NAME = refused
+"""
+
+
+@pytest.mark.parametrize("name", ["fork", "pipe"])
+def test_a_process_that_cannot_be_started_costs_one_item(deployed, name):
+    deployed.items(*with_after("fine"), checks=CHECKS)
+    (deployed.site / "sitecustomize.py").write_text(NO_PROCESS.replace("NAME", name))
+    run = deployed.run()
+    assert run.statuses() == {"fine": "crash", "after": "pass"}
+    words = "no process could be started for it: [Errno 11] Resource temporarily unavailable"
+    assert run.end("fine")["evidence"] == words
+    assert run.code == 0

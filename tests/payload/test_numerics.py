@@ -296,7 +296,7 @@ def mutate(torch):
     def unsteady(left, right):
         out = plain(left, right)
         calls.append(1)
-        if len(calls) % 5 == 0:  # no shape of its own, nor the identity
+        if len(calls) % 5 == 0:  # among the repeats; elsewhere too small to be seen
             out[7, 7] *= 1.000001
         return out
 
@@ -312,6 +312,37 @@ BREAKS = {
     "tf32": ("numerics.gemm.fp32", "computed in TF32 although TF32 is off", "products('float32', in_tf32)"),
     "unsteady": ("numerics.gemm.fp32", "repeats of one product differ", "products('float32', unsteady)"),
     "nan": ("numerics.gemm.fp16", "F = inf", "products('float16', nan)"),
+    "left-transposed": (
+        "numerics.gemm.fp32",
+        "F = 0.3",
+        "products('float32', lambda a, b: plain(a, b) * (1.3 if a.stride(0) == 1 else 1))",
+    ),
+    "right-transposed": (
+        "numerics.gemm.bf16",
+        "F = 0.3",
+        "products('bfloat16', lambda a, b: plain(a, b) * (1.3 if b.stride(0) == 1 else 1))",
+    ),
+    "linear": (
+        "numerics.gemm.fp16",
+        "F =",
+        """
+right_linear = torch.nn.functional.linear
+def linear(x, weight, bias=None):
+    ours = x.dtype == torch.float16 and bias is not None
+    return right_linear(x, weight, None if ours else bias)
+torch.nn.functional.linear = linear
+""",
+    ),
+    "bmm": (
+        "numerics.gemm.fp32",
+        "F = 0.0",
+        "right_bmm = torch.bmm; torch.bmm = lambda a, b: right_bmm(a, b) * (1.01 if a.dtype == torch.float32 else 1)",
+    ),
+    "int8-columns": (
+        "numerics.gemm.int8",
+        "elements of an integer product are wrong",
+        "torch._int_mm = lambda left, right: integers(left, right) + (right.stride(0) == 1)",
+    ),
     "int8": (
         "numerics.gemm.int8",
         "elements of an integer product are wrong",
@@ -430,7 +461,8 @@ ROUNDS = (
     ("lost-fp32", "zeroed-bf16", "solve-pivot", "sparse-row", "int8"),
     ("tf32", "nan", "eigh", "conv-gradient", "rng-deaf"),
     ("unsteady", "lost-bf16", "svd", "fp8-lost", "fft-back"),
-    ("zeroed-fp16", "cholesky", "sparse-gradient", "fp8-scale", "rng-biased"),
+    ("zeroed-fp16", "cholesky", "sparse-gradient", "fp8-scale", "rng-biased", "bmm"),
+    ("left-transposed", "right-transposed", "linear", "int8-columns"),
 )
 
 

@@ -18,6 +18,7 @@ from cuda_matrix.payload import (
     samples,
     versions,
 )
+from cuda_matrix.reference import load_items
 
 POSITIVE = st.lists(st.floats(min_value=1e-6, max_value=1e9), min_size=1, max_size=50)
 
@@ -69,11 +70,12 @@ def test_the_middle_half_of_known_values():
     assert samples.iqr_share([0.0, 0.0]) == samples.iqr_share([-1.0]) == math.inf
 
 
-TRAINING = {"last_over_first": 0.8, "curve_difference": 1e-3, "skipped_steps": 2}
+TRAINING = dict(next(row.thresholds for row in load_items().items if row.id == "training.cnn"))
 
 
 def trained(losses, **changes):
     run = checks_training.Run(losses, "cuda:0")
+    run.output_dtype = "torch.float16"
     for name, value in changes.items():
         setattr(run, name, value)
     return run
@@ -106,6 +108,11 @@ def test_training_must_fall_stay_finite_and_be_that_of_float64(losses, true_loss
         ({"scale": 0.0}, "fp16: the loss scale has become 0.0"),
         ({"overflow_kept": True}, "infinite gradient was applied"),
         ({"without_gradient": ("head.bias",)}, "fp16: no gradient reached head.bias"),
+        ({"output_dtype": "torch.float32"}, "fp16: autocast did nothing: the outputs are torch.float32"),
+        ({"losses": [1.42, 1.0, 0.5]}, "fp16: the first loss is not float64's"),
+        ({"gradient_error": 0.06}, "fp16: the first gradients are not float64's: F = 0.06, above 0.05"),
+        ({"gradient_error": math.nan}, "fp16: the first gradients are not float64's"),
+        ({"parameter_error": 0.2, "worst_parameter": "a.b"}, "fp16: the first gradient of a.b is not float64's"),
         ({"losses": [1.4, 1.4, 1.4]}, "fp16: in 3 steps the loss does not fall"),
     ],
 )

@@ -74,10 +74,9 @@ class Context:
 class Torch:
     """The parts of torch that measuring needs: events by the fake clock, a thread count."""
 
-    def __init__(self, clock, backwards=False):
+    def __init__(self, clock, speed=1.0):
         self.threads = None
         self.cuda = self
-        sign = -1.0 if backwards else 1.0
 
         class Event:
             def __init__(self, enable_timing):
@@ -90,7 +89,7 @@ class Torch:
                 pass
 
             def elapsed_time(self, end):
-                return sign * (end.at - self.at) * 1e3
+                return speed * (end.at - self.at) * 1e3
 
         self.Event = Event
 
@@ -431,7 +430,35 @@ def test_off_a_gpu_nothing_is_watched(monkeypatch):
 @pytest.mark.usefixtures("watched")
 def test_a_clock_that_runs_backwards_ends_as_invalid_and_not_as_an_endless_loop(clock):
     context = Context("cuda:0", "smoke")
-    _, measurement = turns(timing.measured(context, Torch(clock, backwards=True), steps_of(clock, 0.01)))
+    _, measurement = turns(timing.measured(context, Torch(clock, speed=-1.0), steps_of(clock, 0.01)))
     assert measurement.steps == 1
     result = figures.judged(context, measurement, 1.0, {}, "cuda:0", "")
     assert (result["status"], result["numbers"]["stable"]) == ("invalid", False)
+
+
+@pytest.mark.usefixtures("watched")
+@pytest.mark.parametrize(
+    ("speed", "status"),
+    [(1.0, "pass"), (1.04, "pass"), (1.1, "invalid"), (0.5, "pass"), (0.2, "invalid"), (1e-4, "invalid")],
+)
+def test_a_card_whose_clock_does_not_agree_with_the_hosts_is_not_believed(clock, speed, status):
+    context = Context("cuda:0", "smoke")
+    _, measurement = turns(timing.measured(context, Torch(clock, speed), steps_of(clock, 0.01)))
+    result = figures.judged(context, measurement, 1.0, {}, "cuda:0", "")
+    assert result["status"] == status
+    assert ("the card's clock and the host's disagree: " in result.get("evidence", "")) is (status == "invalid")
+    assert measurement.steps <= 7  # of 10 ms each: 20 ms were wanted
+
+
+def test_what_was_queued_before_the_first_event_and_short_rounds_are_not_too_little():
+    assert timing.disagreement(0.01, 1.0)
+    assert not timing.disagreement(0.01, 1.0, queued=True)
+    assert timing.disagreement(1.1, 1.0, queued=True)
+    assert not timing.disagreement(0.01, timing.COMPARED_FROM_S / 2)
+    assert not timing.disagreement(0.0, 0.0)
+
+
+@pytest.mark.parametrize("limits", [{}, {"share_warn": 0.60, "share_fail": 0.45}])
+def test_a_share_that_is_no_number_does_not_pass(limits):
+    assert figures.judge_share(math.nan, limits)[0] == "invalid"
+    assert figures.judge_share(0.9, limits)[0] == "pass"

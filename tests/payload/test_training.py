@@ -79,6 +79,64 @@ def test_a_network_that_does_not_learn_as_it_should(training, lines, item, words
     assert end["cause"] == "training-diverged"
 
 
+# Losses fall all the same: AdamW hides the size of a gradient, and so does mixed precision's share of 0.8.
+DISPATCHED = """
+from torch.utils._python_dispatch import TorchDispatchMode
+class Wrong(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.__name__.split(".")[0]
+        CHANGE
+        return out
+mode = Wrong()
+mode.__enter__()
+"""
+FIRST = "(next(o for o in out if o is not None) if isinstance(out, tuple) else out)"
+EMBEDDING_TWICE = "if name == 'embedding_dense_backward' and out.dtype != torch.float64: out = out * 2"
+TRANSPOSED_LEFT = (
+    "if name == 'mm' and out.dtype == torch.float32 and args[0].stride(0) == 1 < args[0].stride(1): out = out * 1.05"
+)
+HALVED_CONVOLUTION = (
+    f"if name == 'convolution_backward' and {FIRST}.dtype == torch.bfloat16:"
+    " out = tuple(o if o is None else o * 0.5 for o in out)"
+)
+HALVED_PRODUCT = "if name == 'mm' and out.dtype == torch.bfloat16: out = out * 0.5"
+
+
+@pytest.mark.parametrize(
+    ("change", "item", "words"),
+    [
+        (EMBEDDING_TWICE, "training.transformer", "fp32: the first gradient of tokens.weight is not float64's: F = 1"),
+        (TRANSPOSED_LEFT, "training.transformer", "fp32: the first gradients are not float64's"),
+        (HALVED_CONVOLUTION, "training.cnn", "bf16: the first gradient"),
+        (HALVED_PRODUCT, "training.transformer", "bf16: the first gradients are not float64's"),
+    ],
+    ids=["embedding-twice", "transposed-left", "bf16-convolution-halved", "bf16-product-halved"],
+)
+def test_a_wrong_gradient_with_which_the_loss_falls(training, change, item, words):
+    run = training(DISPATCHED.replace("CHANGE", change), checks=(item,))
+    assert {**run.statuses(), item: ""} == {"torch.import": "pass", "first-kernel": "pass", item: ""}
+    end = run.end(item)
+    assert end["status"] == "fail", end
+    assert words in end["evidence"]
+    assert "does not fall" not in end["evidence"]
+
+
+NO_AUTOCAST = """
+import contextlib
+torch.autocast = lambda *arguments, **settings: contextlib.nullcontext()
+"""
+
+
+@pytest.mark.parametrize("card", [None, {"capability": (8, 6)}], ids=["cpu", "card"])
+def test_autocast_that_does_nothing(training, card):
+    run = training(NO_AUTOCAST, card=card)
+    assert run.statuses() == {**GOOD, **dict.fromkeys(CHECKS, "fail")}
+    for item in CHECKS:
+        assert "bf16: autocast did nothing: the outputs are torch.float32" in run.end(item)["evidence"]
+        assert ("fp16: autocast did nothing" in run.end(item)["evidence"]) is (card is not None)
+
+
 def test_loss_scaling_on_a_pretended_card(training):
     run = training(card={"capability": (8, 6)})
     assert run.statuses() == GOOD

@@ -73,6 +73,7 @@ class Training(learning.Training):
         dtype = precisions.dtype(self._torch, MIXED[self.precision]) if mixed else None
         with self._torch.autocast(self._device.type, dtype=dtype, enabled=mixed):
             logits = self._forward(self._tokens)
+            self.output_dtype = str(logits.dtype)
             return self._torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), self._next)
 
     def begin(self) -> float:
@@ -100,6 +101,7 @@ class Training(learning.Training):
             "first_loss": self.losses[0],
             "even_loss": math.log(self.size.vocabulary),
             "last_loss": self.losses[-1],
+            "output_dtype": self.output_dtype,
         }
 
 
@@ -158,7 +160,10 @@ def _benchmark(context, torch, batch, compiled):
     answer = figures.judged(context, measurement, batch * training.size.positions, numbers, ran_on, what)
     flop = training.size.flop_per_token(numbers["parameters"])
     answer = with_mfu(context, answer, flop)
-    wrong, cause = judge_losses(training.losses, numbers["even_loss"], training.weights_moved(), context.thresholds)
+    asked = "torch." + precisions.DTYPES[MIXED.get(training.precision, "fp32")]
+    wrong, cause = learning.autocast_complaint(training.output_dtype, asked), "training-diverged"
+    if not wrong:
+        wrong, cause = judge_losses(training.losses, numbers["even_loss"], training.weights_moved(), context.thresholds)
     return learning.judged(answer, wrong, cause)
 
 

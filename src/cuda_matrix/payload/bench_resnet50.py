@@ -81,6 +81,10 @@ class Setting:
         mixed = self.precision == "amp-fp16"
         return self.torch.autocast(self.device.type, dtype=self.torch.float16 if mixed else None, enabled=mixed)
 
+    def output_dtype(self) -> str:
+        """The dtype that the network's outputs must have."""
+        return "torch.float16" if self.precision == "amp-fp16" else "torch.float32"
+
     def numbers(self):
         """What a reader must know of the setting."""
         found = {"image_side": self.side, "precision": self.precision, "channels_last": self.channels_last}
@@ -103,7 +107,9 @@ class Training(learning.Training):
 
     def loss(self):
         with self._setting.autocast():
-            return self._setting.torch.nn.functional.cross_entropy(self.model(self._images), self._labels)
+            outputs = self.model(self._images)
+            self.output_dtype = str(outputs.dtype)
+            return self._setting.torch.nn.functional.cross_entropy(outputs, self._labels)
 
 
 class Inference:
@@ -135,6 +141,7 @@ class Inference:
             images = self._images[:REFERENCE_IMAGES].to("cpu", memory_format=self._torch.contiguous_format)
             expected = reference(images)
         return {
+            "output_dtype": str(first.dtype),
             "finite": bool(whole.isfinite().all()),
             "constant": bool((whole == whole[0, 0]).all()) or (len(whole) > 1 and bool((whole == whole[0]).all())),
             "repeats_equal": self._torch.equal(first, second),
@@ -182,9 +189,11 @@ def _train(context, setting, batch):
     memory = batches.PeakMemory(setting.torch, setting.device)
     training = Training(setting, batch)
     measurement = yield from timing.measured(context, setting.torch, training.step, after_round=training.note_loss)
-    more = {"peak_memory_gb": memory.gb(), "last_loss": training.losses[-1]}
+    more = {"peak_memory_gb": memory.gb(), "last_loss": training.losses[-1], "output_dtype": training.output_dtype}
     ran_on = str(next(training.model.parameters()).device)
-    return measurement, more, ran_on, learning.complaint(training.losses, training.weights_moved())
+    wrong = learning.autocast_complaint(training.output_dtype, setting.output_dtype())
+    wrong = wrong or learning.complaint(training.losses, training.weights_moved())
+    return measurement, more, ran_on, wrong
 
 
 def _infer(context, setting, batch):
@@ -195,7 +204,8 @@ def _infer(context, setting, batch):
     peak_gb = memory.gb()
     seen = inference.seen()
     most = context.thresholds["frobenius_" + setting.precision]
-    return measurement, {"peak_memory_gb": peak_gb, **seen}, str(inference.step().device), judge_outputs(seen, most)
+    wrong = learning.autocast_complaint(seen["output_dtype"], setting.output_dtype()) or judge_outputs(seen, most)
+    return measurement, {"peak_memory_gb": peak_gb, **seen}, str(inference.step().device), wrong
 
 
 def judge_outputs(seen: dict, most: float) -> str:

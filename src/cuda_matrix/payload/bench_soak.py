@@ -61,8 +61,13 @@ def train(context):
         return failed(text, evidence=text, cause="gpu-oom", device=str(device), numbers=numbers)
     record.seconds = time.monotonic() - started
     after = _ecc_uncorrected(context)
-    record.ecc_errors = None if before is None or after is None else after - before
+    record.ecc_errors = appeared(before, after)
     return judge(record, numbers, context.thresholds, str(device))
+
+
+def appeared(before, after):
+    """How many errors a counter counted in between; None where it is not there, or was set back."""
+    return None if before is None or after is None or after < before else after - before
 
 
 def budget_s(limit_s: float) -> float:
@@ -140,9 +145,11 @@ def judge(record: Record, numbers: dict, thresholds: dict, device: str) -> dict:
     growth_limits = {name: thresholds[name + "_growth_mb"] for name in MEMORIES}
     drift_limit = thresholds["drift" if on_gpu else "drift_cpu"]
     numbers = {**numbers, **seen, "hours": round(record.seconds / 3600, 4), "windows": len(record.rates)}
+    long_enough = record.seconds >= thresholds["stable_from_s"]
     numbers.update(products_changed=record.products_changed, stable=False)
     numbers["ecc_uncorrected_new"] = "unknown" if record.ecc_errors is None else record.ecc_errors
-    limits = {"drift": drift_limit, **{name + "_growth_mb": limit for name, limit in growth_limits.items()}}
+    limits = {"drift": drift_limit, "stable_from_s": thresholds["stable_from_s"]}
+    limits.update({name + "_growth_mb": limit for name, limit in growth_limits.items()})
     keys = {"device": device, "numbers": numbers, "thresholds": limits}
     wrong, cause = complaint(record, seen, growth_limits)
     if record.rates and not samples.impossible(record.rates):
@@ -155,9 +162,13 @@ def judge(record: Record, numbers: dict, thresholds: dict, device: str) -> dict:
         return result("invalid", text, evidence=text, **keys)
     text = "{:.4g} images/s on {} for {:.3g} h".format(keys["samples"]["median"], device, record.seconds / 3600)
     if "drift" not in seen:
-        return warned(f"{text}: only {len(record.rates)} windows, too few to call it stable", **keys)
+        numbers["stable"] = None
+        return warned(f"{text}: only {len(record.rates)} windows, too short to say stable", **keys)
     if abs(seen["drift"]) > drift_limit:
         return warned("{}: not stable: the last tenth is {:+.1%} off the first".format(text, seen["drift"]), **keys)
+    if not long_enough:
+        numbers["stable"] = None
+        return warned(text + ": as it was at first, but too short to say stable", **keys)
     numbers["stable"] = True
     return passed(text + ": speed, memory and results stayed what they were", **keys)
 
@@ -183,7 +194,7 @@ def judge_windows(record: Record) -> dict:
 
 def complaint(record: Record, seen: dict, growth_limits: dict):
     """(what is wrong, its cause), or ("", None). What says most about the rest comes first."""
-    if record.ecc_errors:
+    if record.ecc_errors is not None and record.ecc_errors > 0:
         return f"{record.ecc_errors} uncorrectable ECC errors appeared", "gpu-ecc"
     if record.products_changed:
         text = "a fixed product was not bitwise what it was at first, after {} of {} windows"

@@ -30,7 +30,7 @@ def execution(context):
     native = attempt(context.limit_s * _NATIVE_SHARE, allow_jit=False)
     if native.answer.get("available") is False:
         return skipped("torch finds no GPU here: nothing can be run")
-    jit = None if native.answer.get("right") else attempt(context.limit_s * _JIT_SHARE, allow_jit=True)
+    jit = attempt(context.limit_s * _JIT_SHARE, allow_jit=True) if lacks_code(native.answer.error) else None
     answers = [each.answer for each in (native, jit) if each is not None]
     return isolated.with_log(judge_execution(native, jit, architectures), *answers)
 
@@ -76,8 +76,13 @@ def run_kernels() -> dict:
     return {"available": True, "right": bool(right), "kernels_s": round(seconds, 3), "capability": capability}
 
 
+def lacks_code(error: str) -> bool:
+    """Whether an error says that there is no machine code for this card. Nothing else is mended by the compiler."""
+    return _OLD_DRIVER in error or any(words in error for words in _NO_KERNEL)
+
+
 def judge_execution(native, jit, architectures) -> dict:
-    """The verdict on two attempts; `jit` is None where the first one succeeded."""
+    """The verdict on two attempts; `jit` is None where the first one did not fail for want of machine code."""
     capability = native.answer.get("capability") or (jit.answer.get("capability") if jit else None)
     numbers = {
         "capability": capability,
@@ -90,6 +95,8 @@ def judge_execution(native, jit, architectures) -> dict:
     listed = explain(capability, architectures)
     if native.answer.get("right"):
         return passed(f"machine code for this card is in the build ({listed})", **keys)
+    if not lacks_code(native.answer.error):
+        return judge_native(native.answer, listed, keys)
     numbers.update(
         jit=bool(jit.answer.get("right")),
         jit_s=jit.answer.get("kernels_s"),
@@ -100,19 +107,27 @@ def judge_execution(native, jit, architectures) -> dict:
         text = "no machine code for this card: the driver compiled the kernels, {} s before they ran ({})".format(
             jit.answer.get("kernels_s"), listed
         )
-        return warned(text, evidence=native.answer.error or "wrong results without the driver's compiler", **keys)
+        return warned(text, evidence=native.answer.error, **keys)
     if jit.answer.timed_out:
-        text = f"the kernels did not run within the time, with or without the driver's compiler ({listed})"
+        text = f"no machine code for this card, and the driver compiled for longer than the time ({listed})"
         return unknown(text, evidence=f"without: {native.answer.error}\nwith: {jit.answer.error}", **keys)
-    error = jit.answer.error or native.answer.error
-    if not error:
-        text = "the kernels' results are wrong"
+    if not jit.answer.error:
+        text = "the results of the kernels that the driver compiled are wrong"
         return failed(text, evidence=text, cause="numerics-wrong", **keys)
-    if _OLD_DRIVER in error:
-        keys["cause"] = "ptx-toolchain"
-    elif any(words in error for words in _NO_KERNEL):
-        keys["cause"] = "arch-no-kernel"
-    return failed(f"no kernel of this build runs on this card ({listed})", evidence=error, **keys)
+    if lacks_code(jit.answer.error):
+        keys["cause"] = "ptx-toolchain" if _OLD_DRIVER in jit.answer.error else "arch-no-kernel"
+    return failed(f"no kernel of this build runs on this card ({listed})", evidence=jit.answer.error, **keys)
+
+
+def judge_native(answer, listed: str, keys: dict) -> dict:
+    """The verdict on a first attempt that failed, and not for want of machine code."""
+    if answer.timed_out:
+        return unknown(f"the kernels did not run within the time ({listed})", evidence=answer.error, **keys)
+    if answer.error:
+        what = "a kernel ends its process" if answer.crashed else "a kernel fails"
+        return failed(f"{what}: {answer.error} ({listed})", evidence=answer.error, **keys)
+    text = "the kernels' results are wrong"
+    return failed(text, evidence=text, cause="numerics-wrong", **keys)
 
 
 def explain(capability, architectures) -> str:

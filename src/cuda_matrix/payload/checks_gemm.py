@@ -23,6 +23,7 @@ _SHAPES = {
     "fp8": {"cpu": _SMALL_SHAPES, "cuda": ((512, 512, 512), (1024, 512, 256), (272, 208, 144))},
     "int8": {"cpu": _SMALL_SHAPES, "cuda": (CUDA_SQUARE, (272, 208, 144))},
 }
+BATCH = (3, 33, 47, 29)  # batches, rows, inner, columns
 TRUTH_SHAPE = (1024, 512, 1024)
 CPU_REFERENCE_UP_TO = 1024  # larger references are computed on the GPU, after its float64 agreed with the CPU's
 SHORT = 300  # characters of an exception that lists every dispatch key there is
@@ -258,21 +259,79 @@ def _measure(kind, shapes):
         if product.device != kind.device:
             return dict(measured, terms=inner)  # that is the verdict
         reference = _reference(kind.exact(left), kind.exact(right), max(rows, inner, columns), measured)
-        if kind.name == "int8":
-            measured["wrong_elements"] += int((product.to(reference.device).double() != reference).sum())
-            continue
-        frobenius, max_over_mean = numerics.errors(product, reference)
-        measured["frobenius"] = max(measured["frobenius"], frobenius)
-        measured["max_over_mean"] = max(measured["max_over_mean"], max_over_mean)
+        shape = f"{rows}x{inner}x{columns}"
+        _note(kind, measured, f"a @ b, {shape}", product, reference)
+        if (rows, inner, columns) in (shapes[0], shapes[-1]):
+            _measure_layouts(kind, (left[0], right[0]), reference, measured, shape)
         if kind.name == "fp8":
             whole, _ = numerics.errors(product, values[0].double() @ values[1].double())
             measured["sqnr_db"] = min(measured.get("sqnr_db", float("inf")), numerics.decibels(whole))
+    _measure_batch(kind, generator, measured)
     measured["identity_exact"] = _identity_exact(kind, generator, shapes[0][0])
     measured["repeats_equal"] = _repeats_equal(kind, generator, shapes[0])
     measured["repeats"] = REPEATS[kind.device.type]
     measured["terms"] = max(inner for _, inner, _ in shapes)
     measured["shapes"] = ", ".join("x".join(str(side) for side in shape) for shape in shapes)
     return measured
+
+
+def _note(kind, measured, what, product, reference):
+    """Keep the worst errors, and which product has the largest F (of integers: the last one that is wrong)."""
+    if kind.name == "int8":
+        wrong = int((product.to(reference.device).double() != reference).sum())
+        measured["wrong_elements"] += wrong
+        if wrong:
+            measured["worst_product"] = what
+        return
+    frobenius, max_over_mean = numerics.errors(product, reference)
+    if "worst_product" not in measured or not frobenius <= measured["frobenius"]:
+        measured["worst_product"] = what
+    measured["frobenius"] = max(measured["frobenius"], frobenius)
+    measured["max_over_mean"] = max(measured["max_over_mean"], max_over_mean)
+
+
+def _measure_layouts(kind, operands, reference, measured, shape):
+    """The same product of operands that are stored transposed, as backward passes have them, and with a bias."""
+    torch = kind.torch
+    left, right = operands
+    by_columns = right.t().contiguous()
+    if kind.name == "int8":
+        _try(kind, measured, f"a @ b.t(), {shape}", lambda: torch._int_mm(left, by_columns.t()), reference)
+    if kind.name in ("int8", "fp8"):
+        return  # fp8 is stored by columns already
+    bias = kind.random(torch.Generator().manual_seed(SEED), 1, right.shape[1])[0].to(right)
+    biased = reference + bias.to(reference)
+    rows_first = left.t().contiguous()
+    linear = torch.nn.functional.linear
+    _try(kind, measured, f"a @ b.t(), {shape}", lambda: left @ by_columns.t(), reference)
+    _try(kind, measured, f"a.t() @ b, {shape}", lambda: rows_first.t() @ right, reference)
+    _try(kind, measured, f"linear with a bias, {shape}", lambda: linear(left, by_columns, bias), biased)
+
+
+def _measure_batch(kind, generator, measured):
+    """One small batch of products, where the precision has them."""
+    if kind.name in ("int8", "fp8"):
+        return
+    batch, rows, inner, columns = BATCH
+    left, right = (
+        kind.operand(kind.random(generator, batch * size[0], size[1]))[0].reshape(batch, *size)
+        for size in ((rows, inner), (inner, columns))
+    )
+    reference = kind.torch.bmm(left.cpu().double(), right.cpu().double())
+    what = "bmm, " + "x".join(str(side) for side in BATCH)
+    _try(kind, measured, what, lambda: kind.torch.bmm(left, right), reference)
+
+
+def _try(kind, measured, what, multiply, reference):
+    """Note a product, but on a CPU one that this torch does not have is only named."""
+    try:
+        product = multiply()
+    except RuntimeError as error:
+        if kind.device.type != "cpu" or not lacks(kind.torch, kind.device, kind.name, error):
+            raise
+        measured["not_implemented"] = "; ".join(filter(None, [measured.get("not_implemented"), what]))
+        return
+    _note(kind, measured, what, product, reference)
 
 
 def _reference(left, right, largest, measured):

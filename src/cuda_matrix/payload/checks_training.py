@@ -1,12 +1,14 @@
 """Owns the training checks: a small CNN and a two-layer transformer learn a made-up problem, in every precision.
 
-The loss must fall, every parameter must get a gradient, the first losses in fp32 must be those of float64 on the CPU,
-and fp16 must work with loss scaling. Must not know how fast any of it is.
+The loss must fall, the first step's gradient of every parameter and the first losses must be those of float64 on the
+CPU, autocast must have done something, and fp16 must work with loss scaling. Must not know how fast any of it is.
 """
 
 from __future__ import annotations
 
-from . import learning, precisions, samples
+import math
+
+from . import learning, numerics, precisions, samples
 from .context import exception_line, failed, passed
 
 SEED = 20240502
@@ -35,6 +37,7 @@ def _check(context, task):
     precisions.set_tf32(torch, False)  # the first losses shall be float64's
     plain = train(torch, task(torch), device, STEPS)
     true = train(torch, task(torch, torch.float64), torch.device("cpu"), CURVE_STEPS)
+    _compare_gradients(plain, true, context.thresholds)
     mixed, notes = {}, {}
     for name in ("fp16", "bf16"):
         notes[name] = _why_not(torch, device, name)
@@ -46,6 +49,9 @@ def _check(context, task):
             if device.type != "cpu" or "not implemented for" not in str(error):
                 raise
             notes[name] = exception_line(error)
+            continue
+        _compare_gradients(mixed[name], true, context.thresholds)
+    plain.in_tf32 = precisions.tf32_on(torch, device)  # torch 1.13 cannot always switch it off
     return judge(plain, true.losses, mixed, context.thresholds, notes)
 
 
@@ -59,14 +65,23 @@ class Run:
         self.scale = None
         self.skipped = 0
         self.overflow_kept = False  # a step with an infinite gradient was applied instead of skipped
+        self.output_dtype = ""  # of the network's outputs
+        self.in_tf32 = False  # fp32 is computed in TF32, and nothing can be done about it
+        self.gradients = {}  # the first step's, by the parameter's name: float64 on the CPU
+        # Relative Frobenius errors of them against float64's: of all together, and of the worst parameter.
+        self.gradient_error = self.parameter_error = 0.0
+        self.worst_parameter = ""
 
 
 def judge(plain, true_losses, mixed, thresholds, notes=None):
     """The verdict: the fp32 run, float64's first losses, {precision: mixed run}, {precision: why it was left out}."""
     numbers = {"first_loss": plain.losses[0], "last_loss": plain.losses[-1], "steps": len(plain.losses)}
     numbers["curve_difference"] = curve_difference(plain.losses, true_losses)
+    numbers.update(_gradient_numbers("", plain))
     for name, run in mixed.items():
         numbers.update({name + ".first_loss": run.losses[0], name + ".last_loss": run.losses[-1]})
+        numbers.update({name + ".first_loss_off": curve_difference(run.losses, true_losses[:1])})
+        numbers.update({name + ".output_dtype": run.output_dtype, **_gradient_numbers(name + ".", run)})
         if run.scale is not None:
             numbers.update({name + ".scale": run.scale, name + ".skipped_steps": run.skipped})
     numbers.update({name: "not tried: " + why for name, why in (notes or {}).items() if why})
@@ -75,8 +90,11 @@ def judge(plain, true_losses, mixed, thresholds, notes=None):
     if not numbers["curve_difference"] <= thresholds["curve_difference"]:
         pairs = ", ".join(f"{ours:.6g} / {true:.6g}" for ours, true in zip(plain.losses, true_losses))
         wrong.append("fp32: the first losses are not float64's: " + pairs)
+    # TF32 has as many bits of mantissa as fp16.
+    wrong += [f"fp32: {text}" for text in _wrong_gradients(plain, "fp16" if plain.in_tf32 else "fp32", thresholds)]
     for name, run in mixed.items():
-        wrong += [f"{name}: {text}" for text in complaints(run, thresholds)]
+        found = [*mixed_complaints(name, run, true_losses[0], thresholds), *complaints(run, thresholds)]
+        wrong += [f"{name}: {text}" for text in found]
     if wrong:
         return failed(wrong[0], evidence="\n".join(wrong), cause="training-diverged", **keys)
     tried = ", ".join(["fp32", *mixed])
@@ -104,6 +122,51 @@ def complaints(run, thresholds):
         yield "a step with an infinite gradient was applied: loss scaling does not see overflows"
 
 
+def mixed_complaints(name, run, true_loss, thresholds):
+    """What is wrong with a run in mixed precision that only its precision, and float64, can tell."""
+    nothing = learning.autocast_complaint(run.output_dtype, "torch." + precisions.DTYPES[name])
+    if nothing:
+        yield nothing
+    if not curve_difference(run.losses, [true_loss]) <= thresholds["first_loss_mixed"]:
+        yield f"the first loss is not float64's: {run.losses[0]:.6g} / {true_loss:.6g}"
+    yield from _wrong_gradients(run, name, thresholds)
+
+
+def _wrong_gradients(run, name, thresholds):
+    """What is wrong with the gradients of the first step, in the precision of that name."""
+    # A CPU may keep half-precision sums in half precision, too.
+    factor = thresholds["cpu_gradient_factor"] if run.ran_on == "cpu" and name == "bf16" else 1
+    most = factor * thresholds["gradient_" + name]
+    if not run.gradient_error <= most:
+        yield f"the first gradients are not float64's: F = {run.gradient_error:.3g}, above {most:g}"
+    most = factor * thresholds["parameter_gradient_" + name]
+    if not run.parameter_error <= most:
+        found = f"F = {run.parameter_error:.3g}, above {most:g}"
+        yield f"the first gradient of {run.worst_parameter} is not float64's: {found}"
+
+
+def _gradient_numbers(prefix, run):
+    found = {"gradient_error": run.gradient_error, "parameter_gradient_error": run.parameter_error}
+    return {prefix + key: value for key, value in dict(found, worst_parameter=run.worst_parameter).items()}
+
+
+def _compare_gradients(run, true, thresholds):
+    """Note how far the first gradients are from float64's: all together, and the worst parameter's.
+
+    Where a parameter's gradient is small, its error counts against `gradient_floor` of all together.
+    """
+    whole = math.sqrt(sum(float(gradient.norm()) ** 2 for gradient in true.gradients.values()))
+    squares = 0.0
+    for name, expected in true.gradients.items():
+        found, size = run.gradients.get(name), float(expected.norm())
+        off = numerics.errors(found, expected)[0] * size if size else 0.0
+        squares += off**2
+        error = off / max(size, thresholds["gradient_floor"] * whole)
+        if not error <= run.parameter_error:
+            run.parameter_error, run.worst_parameter = error, name
+    run.gradient_error = math.sqrt(squares) / whole
+
+
 def curve_difference(losses, true_losses) -> float:
     """The largest relative difference of the first losses; infinite where one is not finite."""
     apart = [abs(ours - true) / abs(true) for ours, true in zip(losses, true_losses)]
@@ -118,40 +181,58 @@ def train(torch, task, device, steps: int, precision: str = ""):
     scaler = learning.scaler(torch, init_scale=INITIAL_SCALE) if precision == "fp16" else None
     run = Run([], str(next(model.parameters()).device))
     for step in range(steps):
-        loss = _forward(torch, task, model, (inputs, targets), precision)
+        loss, run.output_dtype = _forward(torch, task, model, (inputs, targets), precision)
         run.losses.append(float(loss.detach()))
         optimizer.zero_grad()
-        if scaler is None:
-            loss.backward()
-            optimizer.step()
-        else:
-            run.skipped += _scaled_step(scaler, loss, optimizer)
-            run.scale = float(scaler.get_scale())
+        before = _backward(scaler, loss, optimizer)
         if step == 0:
             run.without_gradient = _without_gradient(model)
+            run.gradients = _gradients(model)
+        run.skipped += _update(scaler, optimizer, before)
     if scaler is not None:
-        loss = _forward(torch, task, model, (inputs, targets), precision)
+        run.scale = float(scaler.get_scale())
+        loss, _ = _forward(torch, task, model, (inputs, targets), precision)
         optimizer.zero_grad()
-        run.overflow_kept = not _scaled_step(scaler, loss * float("inf"), optimizer)
+        run.overflow_kept = not _update(scaler, optimizer, _backward(scaler, loss * float("inf"), optimizer))
     return run
 
 
 def _forward(torch, task, model, batch, precision):
+    """(loss, the dtype of the network's output)."""
     inputs, targets = batch
     if not precision:
-        return task.loss(model(inputs), targets)
+        output = model(inputs)
+        return task.loss(output, targets), str(output.dtype)
     with torch.autocast(inputs.device.type, dtype=precisions.dtype(torch, precision)):
         output = model(inputs)
-    return task.loss(output.float(), targets)
+    return task.loss(output.float(), targets), str(output.dtype)
 
 
-def _scaled_step(scaler, loss, optimizer) -> bool:
-    """One step with loss scaling; whether it was skipped (the scale falls where a gradient is not finite)."""
+def _backward(scaler, loss, optimizer):
+    """Gradients, unscaled again where there is loss scaling; the scale they were computed with, or None."""
+    if scaler is None:
+        loss.backward()
+        return None
     before = scaler.get_scale()
     scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    return before
+
+
+def _update(scaler, optimizer, before) -> bool:
+    """The optimiser's step; whether loss scaling skipped it (the scale falls where a gradient is not finite)."""
+    if scaler is None:
+        optimizer.step()
+        return False
     scaler.step(optimizer)
     scaler.update()
     return scaler.get_scale() < before
+
+
+def _gradients(model):
+    """The gradient of every parameter that has one."""
+    found = ((name, parameter.grad) for name, parameter in model.named_parameters())
+    return {name: gradient.detach().cpu().double() for name, gradient in found if gradient is not None}
 
 
 def _without_gradient(model):

@@ -129,6 +129,9 @@ def ending_result(ending, limit_s: float, cut_short: bool, kills_before: int) ->
         text = f"stopped after {limit_s:.1f} s: {why}"
         cause = "cell-timeout" if cut_short else None
         return context.result("timeout", text, thresholds={"limit_s": round(limit_s, 1)}, cause=cause)
+    if ending.signal is None and ending.code is None:
+        text = "the process ended without a result, and somebody else took its exit code"
+        return context.result("crash", text, evidence=text)
     if ending.signal is None:
         text = f"the process ended with exit code {ending.code} and without a result"
         return context.result("crash", text, evidence=text, numbers={"exit_code": ending.code})

@@ -52,6 +52,7 @@ def judged(context, measurement, amount_per_step, numbers, ran_on, what) -> dict
     if elsewhere:
         return elsewhere
     rates, wrong = rated(measurement.rounds, amount_per_step, context.unit, context.higher_is_better)
+    wrong = wrong or measurement.disagreement
     if wrong:
         return result("invalid", wrong, evidence=wrong, **keys)
     summary = samples.summarise([rate for each in rates for rate in each])
@@ -134,8 +135,8 @@ def share_of(peak, figure: float, clock_mhz):
 
 
 def judge_share(share: float, limits: dict):
-    """(status, remark) for a share of the peak."""
-    if share > IMPOSSIBLE_SHARE:
+    """(status, remark) for a share of the peak. NaN is above no limit and below none, and must not pass."""
+    if not share <= IMPOSSIBLE_SHARE:
         return (
             "invalid",
             f"{share:.0%} of what the card can do at its clock: the measurement, or the card's name, is wrong",

@@ -22,6 +22,7 @@ class Training:
         self._first_weights = watched.detach().clone()
         self._loss = None
         self.losses = []  # one per call of `note_loss`
+        self.output_dtype = None  # of the network's outputs; who inherits notes it in `loss`
 
     def loss(self):
         """The loss of the batch, now."""
@@ -61,6 +62,11 @@ def complaint(losses, weights_moved: bool) -> str:
     if not weights_moved:
         return "the optimiser's steps have not changed the weights"
     return ""
+
+
+def autocast_complaint(found: str, asked: str) -> str:
+    """What the dtype of a network's outputs under autocast says against it, or ""."""
+    return f"autocast did nothing: the outputs are {found}, not {asked}" if found != asked else ""
 
 
 def judged(answer: dict, wrong: str, cause: str = "training-diverged") -> dict:

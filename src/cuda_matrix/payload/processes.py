@@ -42,8 +42,15 @@ class Deadline:
         return self.at - time.monotonic()
 
 
+class NotStartedError(Exception):
+    """The system has no process, or no pipe, for us."""
+
+
 class Ending:
-    """How a process ended: its exit code, or its signal, or neither where it was killed at its deadline."""
+    """How a process ended: its exit code, or its signal.
+
+    Neither where it was killed at its deadline, or where the image let somebody else take its status.
+    """
 
     def __init__(self, code, signal_number, timed_out, output):
         self.code = code
@@ -141,9 +148,7 @@ def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
     The child is the leader of its own process group, which is killed with it. Its fds 1 and 2 are a pipe that is
     drained all the time. `close` are descriptors that only the parent may hold.
     """
-    message_read, message_write = os.pipe()
-    output_read, output_write = os.pipe()
-    pid = os.fork()
+    message_read, message_write, output_read, output_write, pid = _start()
     if pid == 0:
         _child(main, message_write, output_write, (message_read, output_read, *close))
     os.close(message_write)
@@ -161,12 +166,44 @@ def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
             _drain(sinks)
         for descriptor in sinks:
             os.close(descriptor)
-        _, status = os.waitpid(pid, 0)
-    if timed_out:
-        return Ending(None, None, True, output)
+        status = _reap(pid)
+    if timed_out or status is None:
+        return Ending(None, None, timed_out, output)
     if os.WIFSIGNALED(status):
         return Ending(None, os.WTERMSIG(status), False, output)
     return Ending(os.WEXITSTATUS(status), None, False, output)
+
+
+def _start():
+    """Two pipes and a fork: (message_read, message_write, output_read, output_write, pid)."""
+    descriptors = []
+    try:
+        descriptors += os.pipe()
+        descriptors += os.pipe()
+        return (*descriptors, os.fork())
+    except OSError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise NotStartedError(str(error)) from error
+
+
+def _reap(pid: int):
+    """The status of a child that has ended or was killed; None where somebody else has taken it."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
+
+
+def own_signals() -> None:
+    """What is inherited or set by the image, and breaks us: an ignored SIGCHLD takes the status of every child."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def cancel_timers() -> None:
+    """An alarm that was set before us survives `exec`, and would end us."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
 
 
 def kill_group(pid: int) -> None:
@@ -184,14 +221,24 @@ def _wait(pid: int, sinks: dict, deadline: Deadline) -> bool:
         left = deadline.left()
         if left <= 0:
             return False
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if _has_ended(pid):
             return True
-        ready, _, _ = select.select(list(sinks), [], [], min(left, _POLL_S if sinks else 0.002))
+        poller = select.poll()  # `select` cannot name descriptors above 1023, and an image may hold that many open
+        for descriptor in sinks:
+            poller.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poller.poll(1e3 * min(left, _POLL_S if sinks else 0.002))]
         for descriptor in [each for each in sinks if each in ready]:
             data = os.read(descriptor, _CHUNK)
             sinks[descriptor](data)
             if not data:
                 del sinks[descriptor]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # and its status is lost
+        return True
 
 
 def _drain(sinks):
@@ -212,6 +259,7 @@ def _child(main, message_write, output_write, close):
     code = 1
     try:
         os.setpgid(0, 0)
+        own_signals()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         for descriptor in close:

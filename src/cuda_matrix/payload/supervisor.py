@@ -1,6 +1,7 @@
 """Owns the supervisor: reads the request, plans, runs workers until every item has ended, writes every event.
 
-Standard library only, and no image code in this process: nothing in the image can take it down.
+Standard library only. Of the image's code, only what its Python runs at every start (sitecustomize, .pth files) is in
+this process: a package that breaks when it is used cannot take it down.
 Must not know how an item is run (worker, children, series).
 """
 
@@ -103,8 +104,10 @@ class Supervisor:
         """Run everything; the payload's exit code."""
         import signal
 
-        from . import worker
+        from . import processes, worker
 
+        processes.own_signals()
+        processes.cancel_timers()
         worker.no_core_files()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _terminate)
@@ -119,7 +122,7 @@ class Supervisor:
 
     def _one_worker(self):
         """Run one worker over everything that remains; where it dies, charge the item at hand."""
-        from . import cgroup, processes, worker
+        from . import cgroup, context, processes, worker
 
         before = len(self._remaining)
         kills = cgroup.kills()
@@ -131,7 +134,13 @@ class Supervisor:
         def main_of_worker(descriptor):
             worker.Worker(descriptor, job).main()
 
-        ending = processes.run(main_of_worker, self._on_message, self._deadline, output=self._output)
+        try:
+            ending = processes.run(main_of_worker, self._on_message, self._deadline, output=self._output)
+        except processes.NotStartedError as error:
+            self._turn(self._remaining[0].id)
+            text = f"no process could be started for it: {error}"
+            self._finish(self._current, context.result("crash", text, evidence=text))
+            return
         self._kill_check()
         self._pass_on_noise()
         if not self._remaining:

@@ -49,6 +49,12 @@ SAMPLE_S = {"cuda": 0.02, "cpu": 0.05}
 WARM_SAMPLE_S = 0.1
 MAX_STEPS = 10000
 FLUSH_BYTES = 256 << 20  # at least; twice the L2 cache where that is larger
+# The host's seconds bracket both events, so that the events cannot measure more; what is above 1 is room for rounding.
+EVENTS_OVER_HOST = 1.05
+# Nor much less, since the host only queues the steps and waits for them; a host that is often held up in its waiting
+# still sees this share. Rounds of fewer of the host's seconds (unit: s) may be mostly queueing, and are not compared.
+EVENTS_UNDER_HOST = 0.3
+COMPARED_FROM_S = 0.2
 # On a CPU that others use too, several threads wait for each other and vary tenfold; one thread does not.
 CPU_THREADS = 1
 
@@ -56,13 +62,17 @@ _warmed = set()  # ids of the processes in which a benchmark has warmed the card
 
 
 class Measurement:
-    """Seconds per step: one list of samples per round, `steps` in each sample; and the telemetry of the rounds."""
+    """Seconds per step: one list of samples per round, `steps` in each sample; and the telemetry of the rounds.
+
+    `disagreement`: how the card's clock and the host's contradict each other, or "".
+    """
 
     def __init__(self, rounds, steps: int = 1, telemetry=None, warm_up=None):
         self.rounds = rounds
         self.steps = steps
         self.telemetry = telemetry or {}
         self.warm_up = warm_up or {}
+        self.disagreement = ""
 
     @property
     def all(self):
@@ -84,23 +94,38 @@ def measured(context, torch, step, flush=False, after_round=None, sample_s=None)
     warmed = _warm_up(timer, plan, watch)
     wanted_s = SAMPLE_S["cuda" if context.on_gpu else "cpu"] if sample_s is None else sample_s
     steps = timer.steps_in(wanted_s, warmed.pop("per_step"))
-    rounds = []
+    rounds, disagreement = [], ""
     for _ in range(plan.rounds):
         timer.sample(steps)  # not counted: since the last round, neighbours have used the card
+        timer.forget()
         with watch:
             rounds.append(sample_round(timer, steps, plan))
+        disagreement = disagreement or timer.disagreement()
         if after_round is not None:
             after_round()
         yield
     telemetry = watch.summary()
     if telemetry:
         context.keep(f"telemetry.{context.item_id}", telemetry)
-    return Measurement(rounds, steps, telemetry, warmed)
+    measurement = Measurement(rounds, steps, telemetry, warmed)
+    measurement.disagreement = disagreement
+    return measurement
 
 
 def steps_in(seconds: float, per_step: float) -> int:
     """How many steps take that long; 1 where the clock gave nonsense, which the judge will name."""
     return max(1, min(MAX_STEPS, int(seconds / per_step))) if per_step > 0 else 1
+
+
+def disagreement(events_s: float, host_s: float, queued: bool = False) -> str:
+    """How the card's clock contradicts the host's over the same steps, or "".
+
+    `queued`: the card had work before the first event, which only the host's seconds hold.
+    """
+    short = not queued and host_s >= COMPARED_FROM_S and events_s < host_s * EVENTS_UNDER_HOST
+    if not short and not events_s > host_s * EVENTS_OVER_HOST:
+        return ""
+    return f"the card's clock and the host's disagree: {events_s:.4g} s by its events, {host_s:.4g} s by the host"
 
 
 def sample_round(timer, steps: int, plan: Plan):
@@ -174,6 +199,13 @@ class CpuTimer:
             self._step()
         return (time.perf_counter() - started) / steps
 
+    def forget(self):
+        """Begin a round."""
+
+    def disagreement(self):
+        """There is no second clock."""
+        return ""
+
 
 class CudaTimer:
     """Times steps with the device's own clock, by events; `flush` empties its cache before each sample."""
@@ -182,11 +214,23 @@ class CudaTimer:
         self._step = step
         self._torch = torch
         self._flush = flush
+        self._host_per_step = 0.0  # seconds, by the host's clock, of the last sample
+        self.forget()
+
+    def forget(self):
+        """Begin a round: both clocks' seconds are summed from here on."""
+        self._events_s = self._host_s = 0.0
+
+    def disagreement(self):
+        """How the two clocks contradicted each other in this round, or ""."""
+        return disagreement(self._events_s, self._host_s, queued=self._flush is not None)
 
     def steps_in(self, seconds, per_step):
         """How many steps take that long; one where the cache must be empty, since the second finds it full."""
         if self._flush is not None:
             return 1
+        if per_step > 0:  # a clock that runs short would ask for thousands of steps
+            per_step = max(per_step, self._host_per_step * EVENTS_UNDER_HOST)
         return steps_in(seconds, per_step)
 
     def sample(self, steps):
@@ -195,12 +239,18 @@ class CudaTimer:
         end = self._torch.cuda.Event(enable_timing=True)
         if self._flush is not None:
             self._flush()  # keeps the card busy, too, while the host queues the step
+        started = time.perf_counter()
         begin.record()
         for _ in range(steps):
             self._step()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / steps
+        host_s = time.perf_counter() - started
+        events_s = begin.elapsed_time(end) / 1e3
+        self._host_per_step = host_s / steps
+        self._host_s += host_s
+        self._events_s += events_s
+        return events_s / steps
 
 
 def l2_bytes(context, torch) -> int:

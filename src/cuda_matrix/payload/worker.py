@@ -123,6 +123,7 @@ class Worker:
             self._send({"event": "imported", "seconds": seconds})
             if item.id == "torch.import":
                 spent[item.id] = seconds
+        processes.own_signals()  # a package may have changed them at import
         self._context.import_seconds = seconds
         self._torch_loaded = True
         _quiet_warnings()
