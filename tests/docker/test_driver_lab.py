@@ -73,11 +73,11 @@ def test_the_articles_a800_is_too_old_for_cuda_12_1(on_a800: Callable[..., Resul
 # What keeps torch from the card: the simulated driver; the cause; a part of the evidence, in the software's own words.
 OBSTACLES = {
     "no-libcuda": ("a800 no-libcuda", "driver-caps-missing", "libcuda.so.1: cannot open shared object file"),
-    "no-device": ("a800 CM_FAKE_CUINIT=100", "unknown", "no CUDA-capable device is detected"),
-    "driver-mismatch": ("a800 CM_FAKE_CUINIT=803", "compat-lib-mismatch", "unsupported display driver / cuda driver"),
-    "forward-compat": ("a800 CM_FAKE_CUINIT=804", "fwd-compat-unsupported", "forward compatibility was attempted"),
+    "no-device": (DRIVER + "12040 CM_FAKE_CUINIT=100", "unknown", "no CUDA-capable device is detected"),
+    "driver-mismatch": (DRIVER + "12040 CM_FAKE_CUINIT=803", "compat-lib-mismatch", "unsupported display driver / cuda driver"),
+    "forward-compat": (DRIVER + "12040 CM_FAKE_CUINIT=804", "fwd-compat-unsupported", "forward compatibility was attempted"),
     # 999, and no /dev/nvidia-uvm: the second says why.
-    "unknown-error": ("a800 CM_FAKE_CUINIT=999", "uvm-module-missing", "/dev/nvidia-uvm: not there"),
+    "unknown-error": (DRIVER + "12040 CM_FAKE_CUINIT=999", "uvm-module-missing", "/dev/nvidia-uvm: not there"),
     # CUDA 12.0 serves 12.1 by minor-version compatibility; what stops this one is that the stand-in is no driver.
     "past-the-gate": (DRIVER + "12000", "unknown", "Error 1: invalid argument"),
 }

@@ -8,8 +8,8 @@ from cuda_matrix.reference import load_items
 
 # Everything that computes: what shares a process, and enough of what does not.
 CHECKS = ("torch", "first-kernel", "libs", "numerics", "attention", "training", "export")
-# What a smoke run may cost beside its items: a fork of a process with torch in it (17 ms) for each of twenty groups, the
-# modules' compilation. On an idle machine it is one second; the aim is 0.3 imports of torch, which is not reached yet.
+# What a smoke run may cost beside its items: a fork of a process with torch in it (17 ms) for each of twenty groups,
+# and compiling our modules: one second on an idle machine. The aim, 0.3 imports of torch, is not reached yet.
 OVERHEAD_S = 2.0
 SMOKE_BUDGET_S = load_items().budgets_s["smoke"]
 

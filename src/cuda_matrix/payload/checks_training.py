@@ -230,9 +230,9 @@ def _update(scaler, optimizer, before) -> bool:
 
 
 def _gradients(model):
-    """The gradient of every parameter that has one."""
+    """The gradient of every parameter that has one; a copy, because torch 1.13 clears gradients in place."""
     found = ((name, parameter.grad) for name, parameter in model.named_parameters())
-    return {name: gradient.detach().cpu().double() for name, gradient in found if gradient is not None}
+    return {name: gradient.detach().cpu().double().clone() for name, gradient in found if gradient is not None}
 
 
 def _without_gradient(model):
