@@ -74,8 +74,16 @@ def test_the_articles_a800_is_too_old_for_cuda_12_1(on_a800: Callable[..., Resul
 OBSTACLES = {
     "no-libcuda": ("a800 no-libcuda", "driver-caps-missing", "libcuda.so.1: cannot open shared object file"),
     "no-device": (DRIVER + "12040 CM_FAKE_CUINIT=100", "unknown", "no CUDA-capable device is detected"),
-    "driver-mismatch": (DRIVER + "12040 CM_FAKE_CUINIT=803", "compat-lib-mismatch", "unsupported display driver / cuda driver"),
-    "forward-compat": (DRIVER + "12040 CM_FAKE_CUINIT=804", "fwd-compat-unsupported", "forward compatibility was attempted"),
+    "driver-mismatch": (
+        DRIVER + "12040 CM_FAKE_CUINIT=803",
+        "compat-lib-mismatch",
+        "unsupported display driver / cuda driver",
+    ),
+    "forward-compat": (
+        DRIVER + "12040 CM_FAKE_CUINIT=804",
+        "fwd-compat-unsupported",
+        "forward compatibility was attempted",
+    ),
     # 999, and no /dev/nvidia-uvm: the second says why.
     "unknown-error": (DRIVER + "12040 CM_FAKE_CUINIT=999", "uvm-module-missing", "/dev/nvidia-uvm: not there"),
     # CUDA 12.0 serves 12.1 by minor-version compatibility; what stops this one is that the stand-in is no driver.
