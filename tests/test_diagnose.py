@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,20 @@ from cuda_matrix.reference import load_reference
 from cuda_matrix.result import Diagnosis, Exit, Facts, Gpu
 
 REFERENCE = load_reference()
-# Public reports whose text decides, with the cause that was confirmed there (`url`).
-REPORTS = [json.loads(line) for line in (Path(__file__).parent / "data" / "failures.jsonl").read_text().splitlines()]
+DATA = Path(__file__).parent / "data"
+# Public reports with the cause that was confirmed there (`url`); `text_decides`: whether the text alone can tell.
+REPORTS = [json.loads(line) for line in (DATA / "failures.jsonl").read_text().splitlines()]
+# Reports that the signatures were not made from. On them, before they were looked at, 106 of 152 (round `first`),
+# 37 of 48 (`second`), 12 of 12 (`third`), 97 of 119 (`fourth`), 29 of 40 (`fifth`), 36 of 40 (`sixth`) and 7 of 7
+# (`seventh`) were right, and one of these last 206 was wrong and sure; after each round the signatures were made more
+# general. Three of the fifth are left out here: their threads do not say what it was.
+HELD_OUT = [json.loads(line) for line in (DATA / "held-out.jsonl").read_text().splitlines()]
+ORDINARY = sorted((DATA / "ordinary-logs").glob("*.log"))
+# Failures that have nothing to do with a card, its driver or an image.
+OTHER_FAILURES = sorted((DATA / "other-failures").glob("*.log"))
+DOUBTFUL = 0.5  # a confidence below this is no answer
+SURE = 0.8
+INSUFFICIENT = "CUDA driver version is insufficient for CUDA runtime version"
 
 
 def run(
@@ -26,6 +40,7 @@ def run(
     facts: Facts | None = None,
     hint: str | None = None,
     gpu_requested: bool | None = None,
+    context: dict[str, str] | None = None,
 ) -> Diagnosis:
     evidence = Evidence(
         stage=stage,
@@ -34,53 +49,260 @@ def run(
         facts=facts or Facts(),
         hint=hint,
         gpu_requested=gpu_requested,
+        context=context or {},
     )
     return diagnose(evidence, REFERENCE.catalogue, REFERENCE.drivers)
 
 
+def wrong(reports: list[dict[str, Any]], *, with_context: bool = False) -> list[tuple[str, str, str, float]]:
+    """(report, its cause, the answer, how sure) of every report that gets another cause first."""
+    answers = [(r, run(r["log"], context=r.get("context") if with_context else None)) for r in reports]
+    return [(r["source"], r["cause"], d.cause, d.confidence) for r, d in answers if d.cause != r["cause"]]
+
+
+def sure(answers: list[tuple[str, str, str, float]]) -> list[tuple[str, str, str, float]]:
+    return [answer for answer in answers if answer[3] >= SURE]
+
+
 def test_real_reports_get_their_confirmed_cause_first() -> None:
-    wrong = [(r["source"], r["cause"], found) for r in REPORTS if (found := run(r["log"]).cause) != r["cause"]]
-    assert len(REPORTS) >= 50
-    assert len({r["cause"] for r in REPORTS}) >= 50
-    assert len(wrong) <= 0.05 * len(REPORTS), wrong
+    assert len(REPORTS) >= 130
+    found = wrong(REPORTS)
+    assert len(found) <= 0.05 * len(REPORTS), found
+    assert len(sure(found)) <= 0.01 * len(REPORTS), found
+    decided = [r for r in REPORTS if r["text_decides"]]
+    assert wrong(decided) == []
 
 
-@pytest.mark.parametrize("report", REPORTS, ids=lambda r: r["source"])
+def test_what_is_known_beside_the_text_helps() -> None:
+    found = wrong(REPORTS, with_context=True)
+    assert len(found) <= 0.03 * len(REPORTS), found
+    assert sure(found) == []
+
+
+def test_reports_that_no_signature_was_made_from() -> None:
+    assert len(HELD_OUT) >= 400
+    assert len({r["cause"] for r in HELD_OUT}) >= 55
+    assert not {r["url"] for r in HELD_OUT} & {r["url"] for r in REPORTS}
+    found = wrong(HELD_OUT)
+    assert len(found) <= 0.03 * len(HELD_OUT), found
+    assert len(sure(found)) <= 0.01 * len(HELD_OUT), found
+
+
+@pytest.mark.parametrize("report", REPORTS + HELD_OUT, ids=lambda r: r["source"])
 def test_the_evidence_is_a_line_of_the_report(report: dict[str, str]) -> None:
     assert run(report["log"]).evidence in report["log"]
 
 
-NEGATIVE = {
-    "training": "\n".join(
-        f"epoch {e} step {s} loss {2.3 / (e + 1):.3f} lr 0.1 images/s 812" for e in range(3) for s in range(9)
+@pytest.mark.parametrize("log", ORDINARY, ids=lambda path: path.stem)
+def test_an_ordinary_log_names_no_cause(log: Path) -> None:
+    """Also not where it tells of failures: documentation, names of tests, a warning after which all went well."""
+    found = run(log.read_text())
+    assert found.cause in {"none", "unknown"}
+    assert (found.confidence, found.side) == (0.0, "unknown")
+    assert found.fix
+
+
+@pytest.mark.parametrize("log", OTHER_FAILURES, ids=lambda path: path.stem)
+def test_a_failure_of_something_else_gets_no_confident_cause(log: Path) -> None:
+    found = run(log.read_text())
+    assert found.cause == "unknown" or found.confidence < DOUBTFUL
+    assert found.cause != "none"
+
+
+def test_failures_of_something_else_are_unknown() -> None:
+    assert len(OTHER_FAILURES) >= 35
+    assert sum(run(log.read_text()).cause == "unknown" for log in OTHER_FAILURES) >= 0.9 * len(OTHER_FAILURES)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "is_sure"),
+    [
+        # The same words mean it for certain only where a registry is spoken of.
+        ("docker pull: x509: certificate signed by unknown authority", "registry-tls", True),
+        ("x509: certificate signed by unknown authority", "registry-tls", False),
+        ('Head "https://ghcr.io/v2/a/b/manifests/1": unauthorized', "registry-auth", True),
+        # A library that every distribution has, and one that may belong to anything.
+        ("libGL.so.1: cannot open shared object file", "system-lib-missing", True),
+        ("libacme.so.3: cannot open shared object file", "system-lib-missing", False),
+        # Two causes print these very words.
+        ("Found no NVIDIA driver on your system.", "gpu-not-exposed", False),
+        ("Triton Error [CUDA]: device kernel image is invalid", "arch-no-kernel", False),
+    ],
+)
+def test_it_is_sure_only_where_the_words_decide(text: str, cause: str, is_sure: bool) -> None:
+    found = run(text)
+    assert (found.cause, found.confidence >= SURE) == (cause, is_sure)
+
+
+def test_there_are_ordinary_logs() -> None:
+    assert len(ORDINARY) >= 80
+    assert sum(run(log.read_text()).cause == "none" for log in ORDINARY) >= 0.7 * len(ORDINARY)
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "exit_", "cause"),
+    [
+        ("epoch 1 loss 0.4", None, Exit(), "none"),
+        ("epoch 1 loss 0.4", None, Exit(code=0), "none"),
+        ("", None, Exit(), "none"),
+        ("epoch 1 loss 0.4", None, Exit(code=1), "unknown"),  # the process says that it failed
+        ("epoch 1 loss 0.4", None, Exit(signal=15), "unknown"),
+        ("epoch 1 loss 0.4", "run", Exit(code=0), "unknown"),  # the caller says that it failed
+        ("frobnication failed", None, Exit(), "unknown"),
+        ("0 failed, 0 errors, mean squared error 0.1", None, Exit(), "none"),
+    ],
+)
+def test_none_is_said_only_where_nobody_says_that_it_failed(
+    text: str, stage: Stage | None, exit_: Exit, cause: str
+) -> None:
+    assert run(text, stage=stage, exit_=exit_).cause == cause
+
+
+RETRIED = "CUDA out of memory. Retrying with batch size 8\nstep 2 loss 1.1\ndone"
+
+
+def test_a_failure_that_was_dealt_with() -> None:
+    found = run(RETRIED)
+    assert (found.cause, found.confidence, found.alternatives) == ("none", 0.0, ("gpu-oom",))
+    assert run(RETRIED, exit_=Exit(code=1)).cause == "gpu-oom"
+    assert run(RETRIED, stage="run").cause == "gpu-oom"
+
+
+def test_a_good_end_makes_a_complaint_doubtful() -> None:
+    doubtful = run("RuntimeError: CUDA out of memory.\nstep 2 loss 1.1\nsaved model.pt")
+    assert doubtful.cause == "gpu-oom"
+    assert doubtful.confidence < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "words"),
+    [
+        ("it broke", "pull", "docker pull"),
+        ("it broke", "create", "DeviceRequests"),
+        ("it broke: nccl rank 3 failed", None, "NCCL_DEBUG"),
+        ("nvcc error: something new", None, "first error of the build"),
+        ("registry manifest: strange failure", None, "/v2/"),
+        ("it failed", None, "collect_env"),
+    ],
+)
+def test_unknown_says_what_to_collect_for_this_kind_of_text(text: str, stage: Stage | None, words: str) -> None:
+    found = run(text, stage=stage)
+    assert found.cause == "unknown"
+    assert words in "\n".join(found.fix)
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "cause"),
+    [
+        (INSUFFICIENT, {"docker": "docker run without --gpus"}, "gpu-not-exposed"),
+        (INSUFFICIENT, {"driver": "470.57"}, "driver-too-old"),
+        (
+            "no CUDA-capable device is detected",
+            {"gpu": "Tesla K80", "docker": "image with cuda-compat"},
+            "compat-lib-mismatch",
+        ),
+        ("no CUDA-capable device is detected", {"gpu": "Tesla K80"}, "gpu-not-exposed"),
+        ("Found no NVIDIA driver on your system", {"docker": "nvidia-smi works inside"}, "driver-caps-missing"),
+        ("load library failed: libnvidia-ml.so.1", {"host": "nvidia-smi: command not found"}, "host-driver-missing"),
+        ("load library failed: libnvidia-ml.so.1", {"host": "nvidia-smi works"}, "toolkit-cannot-load-driver"),
+        ("exited with code 137", {"inspect": '"OOMKilled": true'}, "host-oom-kill"),
+        ("exited with code 137", {"docker": '"OOMKilled": false'}, "killed-from-outside"),
+        ("it hangs", {"dmesg": "NVRM: Xid (PCI:0000:09:00): 79, pid=0, GPU has fallen off the bus."}, "gpu-off-bus"),
+        ("it ended", {"events": "Memory cgroup out of memory: Killed process 12 (python)"}, "host-oom-kill"),
+        ("CUDNN_STATUS_NOT_INITIALIZED", {"docker": "run as a mapped non-root user"}, "device-node-permission"),
+    ],
+)
+def test_the_context_decides_where_the_text_cannot(text: str, context: dict[str, str], cause: str) -> None:
+    assert run(text, context=context).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("CUDA error 35", "driver-too-old"),
+        ("CUDA error: all CUDA-capable devices are busy (error code 46)", "device-busy-exclusive"),
+        ("cuInit err: 100, CUDA_ERROR_NO_DEVICE", "gpu-not-exposed"),
+        ("CUDA failure 209", "arch-no-kernel"),
+        ("CUDA error 214 at main.cu:3", "gpu-ecc"),
+        ("CUDA error 217", "peer-access-unsupported"),
+        ("CUDA error 222", "ptx-toolchain"),
+        ("CUDA error 710", "kernel-assert"),
+        ("cudaGetDeviceProperties returned 802", "fabric-manager"),
+        ("cuInit()=803", "compat-lib-mismatch"),
+        ("cuda driver library init failure: 804", "fwd-compat-unsupported"),
+        ("cuInit err: 999, nvcuda init failure: 999", "cuda-unknown-999"),
+        ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "compat-lib-mismatch"),
+        ("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", "fwd-compat-unsupported"),
+        ("CUDA_ERROR_SYSTEM_NOT_READY", "fabric-manager"),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "ptx-toolchain"),
+        ("CUDA_ERROR_NO_BINARY_FOR_GPU", "arch-no-kernel"),
+        ("cudaErrorDevicesUnavailable", "device-busy-exclusive"),
+        ("CUDA_ERROR_STUB_LIBRARY", "libcuda-stub"),
+        ("hipErrorNoBinaryForGpu: Unable to find code object", "unknown"),
+        ("HIP error: invalid device function", "unknown"),
+        ("the tool failed with exit code 35", "unknown"),
+    ],
+)
+def test_a_code_is_known_in_every_writing(code: str, cause: str) -> None:
+    assert run(code, exit_=Exit(code=1)).cause == cause
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Traceback (most recent call last):\n  File \"a.py\", line 3\nKeyError: 'image'",
+        "fatal: Authentication failed for 'https://gitlab.com/x/y.git/'",
+        "ERROR: No matching distribution found for torch==9.9",
+        "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests for url: https://huggingface.co/api/models/x",
+        "2024-05-02 10:11:12 ERROR 404: Not Found.",
+        "E: Failed to fetch http://archive.ubuntu.com/ubuntu/pool/main/x.deb  404  Not Found [IP: 1.2.3.4 80]",
+        'connection to server at "db" (10.0.0.3), port 5432 failed: Connection refused',
+        "ssh: connect to host node1 port 22: Connection refused\nPermission denied (publickey).",
+        "FileNotFoundError: [Errno 2] No such file or directory: 'data/train.csv'",
+        "npm ERR! 404 Not Found - GET https://registry.npmjs.org/foo - Not found",
+        "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x8 and 9x2)",
+        "main.c:3:10: fatal error: foo.h: No such file or directory\ncompilation terminated.",
+        "java.lang.OutOfMemoryError: Java heap space",
+        "PermissionError: [Errno 13] Permission denied: '/out/model.pt'",
+        "RuntimeError: HIP out of memory. Tried to allocate 2.00 GiB (GPU 0; 15.98 GiB total capacity)",
+        "make: *** No rule to make target 'all'.  Stop.",
+        "KeyboardInterrupt",
+    ],
+)
+def test_a_failure_of_another_kind_is_unknown(text: str) -> None:
+    assert run(text).cause == "unknown"
+
+
+def test_a_line_that_a_terminal_has_wrapped() -> None:
+    text = "nvidia-container-cli: mount error: file creati\non failed: /x/libcuda.so.1 is there"
+    assert run("exit status 1, stdout: , stderr: " + text).cause == "driver-files-in-image"
+    assert run("Found no NVIDIA driver on\nyour system.").cause == "gpu-not-exposed"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("requirement error: unsatisfied condition: cuda>=12.8, please update your driver", "`cuda>=12.8`"),
+        ("manifest for nvidia/cuda:latest not found: manifest unknown", "nvidia/cuda:latest"),
+        ("libcublas.so.12: cannot open shared object file", "libcublas.so.12"),
+        ("ImportError: libGL.so.1: cannot open shared object file", "libGL.so.1"),
+        ("undefined symbol: __nvJitLinkAddData_12_1", "__nvJitLinkAddData_12_1"),
+        ("version `GLIBC_2.28' not found", "GLIBC_2.28"),
+        ("NVIDIA driver on your system is too old (found version 11040)", "CUDA 11.4"),
+        ("bash: python: command not found", "python"),
+    ],
+)
+def test_the_explanation_names_the_texts_own_figures(text: str, words: str) -> None:
+    assert words in run(text).explanation
+
+
+def test_a_long_log_is_read_in_time() -> None:
+    text = "\n".join(
+        f"epoch {i // 100} step {i} loss {2.3 / (i + 1):.4f} lr 0.1 images/s {i % 900}" for i in range(5_000)
     )
-    + "\nTest accuracy 0.91\nsaved to /out/model.pt\nDone.",
-    "pip": "Collecting torch==2.2.0\n  Downloading torch-2.2.0-cp310-cp310-manylinux1_x86_64.whl (755.5 MB)\n"
-    "Requirement already satisfied: numpy in /opt/conda/lib/python3.10/site-packages (1.26.4)\n"
-    "Uninstalling nvidia-nccl-cu12-2.19.3:\n  Successfully uninstalled nvidia-nccl-cu12-2.19.3\n"
-    "Successfully installed nvidia-cudnn-cu12-8.9.2.26 nvidia-nccl-cu12-2.19.3 torch-2.2.0 triton-2.2.0\n"
-    "WARNING: Running pip as the 'root' user can result in broken permissions",
-    "nvidia-smi": "| NVIDIA-SMI 550.54.15   Driver Version: 550.54.15   CUDA Version: 12.4 |\n"
-    "|   0  NVIDIA GeForce RTX 4090        Off |   00000000:01:00.0 Off |                  Off |\n"
-    "| 30%   45C    P8             22W /  450W |       1MiB /  24564MiB |      0%      Default |",
-    "environment": "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True\nNCCL_P2P_DISABLE=1\nNCCL_SOCKET_IFNAME=eth0\n"
-    "CUDA_VISIBLE_DEVICES=MIG-feee0c61-26ec-5616-bb59-b6d777cc4f34\nLD_LIBRARY_PATH=/usr/local/nvidia/lib64",
-    "pull": "12.1.1-runtime-ubuntu22.04: Pulling from nvidia/cuda\naece8493d397: Pull complete\n"
-    "Digest: sha256:4d16c1d1f7a3\nStatus: Downloaded newer image for nvidia/cuda:12.1.1-runtime-ubuntu22.04",
-    "nccl": "NCCL INFO Bootstrap : Using eth0:10.0.0.4<0>\nNCCL INFO NET/Plugin: No plugin found (libnccl-net.so)\n"
-    "NCCL INFO Channel 00/02 : 0 1\nNCCL INFO comm 0x55d Init COMPLETE",
-    "disk": "Filesystem Size Used Avail Use% Mounted on\nshm 8.0G 1.2G 6.8G 15% /dev/shm\noverlay 900G 500G 400G 56% /",
-    "warnings": "UserWarning: The parameter 'pretrained' is deprecated since 0.13\n0 errors, 3 warnings\nno failures",
-    "empty": "",
-}
-
-
-@pytest.mark.parametrize("name", NEGATIVE)
-@pytest.mark.parametrize("stage", [None, "run", "pull"])
-def test_an_ordinary_log_names_no_cause(name: str, stage: Stage | None) -> None:
-    found = run(NEGATIVE[name], stage=stage, exit_=Exit(code=0))
-    assert (found.cause, found.confidence, found.side) == ("unknown", 0.0, "unknown")
-    assert found.fix  # what to collect next
+    begin = time.process_time()
+    run(text + "\nRuntimeError: CUDA out of memory.")
+    assert time.process_time() - begin < 1.0  # 0.1 s on the machine that it was written on
 
 
 TOO_OLD = (
@@ -97,18 +319,22 @@ def test_driver_too_old_says_this_cells_figures() -> None:
     assert (found.evidence, found.where, found.side) == (TOO_OLD, "log", "image")
 
 
+@pytest.mark.parametrize("facts", [Facts(), Facts(torch_cuda="12.1")])
+def test_without_any_figure_the_general_sentence_stands(facts: Facts) -> None:
+    assert run(INSUFFICIENT, facts=facts).explanation == REFERENCE.catalogue.causes["driver-too-old"].explanation
+
+
 @pytest.mark.parametrize(
     "facts",
     [
-        Facts(),
         Facts(driver="470.129.06"),
-        Facts(torch_cuda="12.1"),
         Facts(driver="470.129.06", torch_cuda="none"),
         Facts(driver="440.33", torch_cuda="10.2"),  # no floor before CUDA 11
     ],
 )
-def test_without_every_figure_the_general_sentence_stands(facts: Facts) -> None:
-    assert run(TOO_OLD, facts=facts).explanation == REFERENCE.catalogue.causes["driver-too-old"].explanation
+def test_what_the_text_says_stands_where_not_every_figure_is_known(facts: Facts) -> None:
+    found = REFERENCE.catalogue.causes["driver-too-old"].found
+    assert run(TOO_OLD, facts=facts).explanation == found.format(driver_cuda="11.4")
 
 
 def test_the_builds_architectures_are_named() -> None:
@@ -119,7 +345,6 @@ def test_the_builds_architectures_are_named() -> None:
     )
 
 
-INSUFFICIENT = "CUDA driver version is insufficient for CUDA runtime version"
 NO_DRIVER = "RuntimeError: Found no NVIDIA driver on your system."
 NO_CARDS = "RuntimeError: No CUDA GPUs are available"
 CARDS = Facts(gpus=(Gpu(index=0, name="NVIDIA A10"),))

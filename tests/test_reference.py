@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from cuda_matrix.cards import find_gpu, same_card
 from cuda_matrix.catalogue import CONTEXT_FACTS
-from cuda_matrix.drivers import cuda_of_number, version_key
+from cuda_matrix.drivers import cuda_of_number
+from cuda_matrix.facts import Fact, version_key
+from cuda_matrix.model import Frozen
 from cuda_matrix.reference import data_text, load_reference, unique
 from cuda_matrix.tables import MESSAGE_FACTS
 
@@ -22,19 +24,45 @@ CAUSES = REFERENCE.catalogue.causes
 PATTERNS = sorted(
     {(c.code, p) for c in CAUSES.values() for s in c.signatures for p in (s.pattern, s.also) if p is not None}
 )
-VERSION_KEYS = {"cc", "branch", "cuda", "cuda_major", "driver", "release", "torch", "cudnn", "nccl", "python", "glibc"}
+VERSION_KEYS = {
+    *("cc", "branch", "cuda", "cuda_major", "driver", "release", "torch", "cudnn", "nccl", "python", "glibc"),
+    *("capability", "cuda_driver", "eol", "family", "first_cuda", "first_toolkit", "last_branch", "patch_releases"),
+    *("python_max", "python_min", "removed_in", "since_torch", "sm", "torchvision"),
+}
+SOURCED = {
+    "drivers.yml": REFERENCE.drivers,
+    "torch-releases.yml": REFERENCE.releases,
+    "image-schemes.yml": REFERENCE.schemes,
+    "systems.yml": REFERENCE.systems,
+    "architectures.yml": REFERENCE.architectures,
+}
 
 
 def versions_in(value: Any, path: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict):
-        own = [(f"{path}.{key}", entry) for key, entry in value.items() if key in VERSION_KEYS]
+        named = [
+            (f"{path}.{key}", entry)
+            for key, entry in value.items()
+            if key in VERSION_KEYS and not (key == "sm" and isinstance(entry, int))  # gpus.yml: how many of them
+        ]
+        own = [(where, one) for where, entry in named for one in (entry if isinstance(entry, list) else [entry])]
         return own + [found for key, entry in value.items() for found in versions_in(entry, f"{path}.{key}")]
     if isinstance(value, list):
         return [found for index, entry in enumerate(value) for found in versions_in(entry, f"{path}[{index}]")]
     return []
 
 
-@pytest.mark.parametrize("name", ["gpus.yml", "drivers.yml", "demo-fleet.yml"])
+def facts_in(value: Any) -> list[Fact]:
+    """Every row below a table, at any depth."""
+    if isinstance(value, tuple):
+        return [found for entry in value for found in facts_in(entry)]
+    if not isinstance(value, Frozen):
+        return []
+    below = [found for name in type(value).model_fields for found in facts_in(getattr(value, name))]
+    return [value, *below] if isinstance(value, Fact) else below
+
+
+@pytest.mark.parametrize("name", ["gpus.yml", "demo-fleet.yml", *SOURCED])
 def test_every_version_in_a_table_is_quoted(name: str) -> None:
     versions = versions_in(yaml.safe_load(data_text(name)))
     assert len(versions) > 10
@@ -48,9 +76,11 @@ def test_a_row_that_comes_twice_is_refused() -> None:
 
 
 def test_every_row_has_a_source() -> None:
-    drivers = REFERENCE.drivers
-    keys = {key for row in (*drivers.branches, *drivers.floors, *drivers.toolkits) for key in row.sources}
-    assert keys == set(drivers.sources)
+    for name, table in SOURCED.items():
+        rows = facts_in(table)
+        assert len(rows) > 10, name
+        assert {key for row in rows for key in row.sources} == set(table.sources), name
+        assert all(len(text) > 10 for text in table.sources.values()), name
     for texts in (*(card.sources for card in REFERENCE.cards), *(cause.sources for cause in CAUSES.values())):
         assert texts
         assert all(text.strip() for text in texts)
@@ -66,6 +96,57 @@ def test_driver_rows_are_unique_and_rise() -> None:
     assert len(set(releases)) == len(releases)
     floors = [version_key(row.driver) for row in REFERENCE.drivers.toolkits]
     assert floors == sorted(floors)
+
+
+def test_each_toolkit_comes_with_a_driver_of_its_own_branch() -> None:
+    drivers = REFERENCE.drivers
+    for row in drivers.toolkits:
+        assert drivers.cuda_of(row.driver) == row.cuda, row.release
+        floor = drivers.floor_of(row.cuda)
+        early = row.cuda == "11.0"  # the floor of CUDA 11 was set after its first drivers
+        assert floor is None or early or version_key(floor) <= version_key(row.driver), row.release
+    majors = {row.cuda.split(".")[0] for row in drivers.toolkits}
+    assert {row.cuda_major for row in drivers.floors} == majors - {"10"}
+
+
+def test_what_is_said_of_a_branch_or_a_kind_of_card_is_said_once() -> None:
+    drivers = REFERENCE.drivers
+    supported = [row.branch for row in drivers.support]
+    assert len(set(supported)) == len(supported)
+    assert set(supported) <= {row.branch for row in drivers.branches}
+    kinds = [row.kind for row in drivers.forward.classes]
+    assert sorted(kinds) == sorted({card.kind for card in REFERENCE.cards})
+    answers = {kind: (drivers.compat(kind) or drivers.forward.classes[0]).supported for kind in kinds}
+    assert answers == {"datacenter": "yes", "workstation": "some", "consumer": "no"}
+    assert drivers.compat("handheld") is None
+
+
+def test_a_card_is_of_a_known_generation() -> None:
+    for card in REFERENCE.cards:
+        generation = REFERENCE.architectures.architecture(card.cc)
+        assert generation is not None, card.id
+        assert card.architecture.startswith(generation.name), card.id
+
+
+def test_every_build_of_torch_is_one_that_its_toolkit_can_make() -> None:
+    """Its CUDA is one of the toolkits, and each of its capabilities one that this toolkit makes code for."""
+    toolkits = {row.cuda for row in REFERENCE.drivers.toolkits}
+    for release in REFERENCE.releases.releases:
+        for variant in release.variants:
+            assert variant.cuda in toolkits, (release.torch, variant.variant)
+            for machine in ("x86_64", "aarch64"):
+                build = REFERENCE.releases.build(release.torch, variant.cuda, machine)
+                assert build is not None
+                made = {sm: REFERENCE.architectures.compiles(variant.cuda, sm) for sm in build.capabilities}
+                assert set(made.values()) <= {True}, (release.torch, variant.variant, machine, made)
+
+
+def test_reading_every_table_takes_no_time() -> None:
+    """It is done at nearly every start: 0.07 s here; the limit leaves room for a busy machine."""
+    load_reference.cache_clear()
+    begin = time.process_time()
+    load_reference()
+    assert time.process_time() - begin < 0.5
 
 
 @pytest.mark.parametrize("card", REFERENCE.cards, ids=lambda card: card.id)

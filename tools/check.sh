@@ -33,5 +33,5 @@ run "workflow schema" check-jsonschema --builtin-schema vendor.github-workflows 
 run "action schema" check-jsonschema --builtin-schema vendor.github-actions action.yml
 run "zizmor" zizmor --offline --quiet --persona pedantic action.yml workflows .github/workflows
 optional "actionlint" actionlint -no-color workflows/*.yml .github/workflows/*.yml
-optional "shellcheck" shellcheck action/*.sh tools/*.sh src/cuda_matrix/payload/start.sh .ci/run tests/docker/*.sh tests/docker/lab/*.sh
+optional "shellcheck" shellcheck action/*.sh tools/*.sh src/cuda_matrix/payload/start.sh src/cuda_matrix/templates/entrypoint.sh .ci/run tests/docker/*.sh tests/docker/lab/*.sh
 exit $status

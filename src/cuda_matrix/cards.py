@@ -6,6 +6,7 @@ Must not know where the table is read from (reference) or what a difference mean
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
@@ -58,6 +59,7 @@ class Card(Frozen):
     ecc: bool
     pcie_gen: int
     nvlink_gbs: float
+    machine: Literal["aarch64"] | None = None
     uncertain: tuple[str, ...] = ()
     sources: tuple[str, ...] = Field(min_length=1)
 
@@ -102,11 +104,13 @@ def _alike(one: str, other: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1_024)  # every question about a card compares its name with all names of the table
 def _words(name: str) -> frozenset[str]:
     split = _GLUED_SUFFIX.sub(r"\1 \2", re.sub(r"\b(rtx|gtx)(?=\d)", r"\1 ", name.lower()))
     return frozenset(re.findall(r"[a-z0-9]+", split))
 
 
+@lru_cache(maxsize=1_024)
 def _model(words: frozenset[str]) -> frozenset[str]:
     return frozenset(w for w in words - _NOISE if not _MEMORY.fullmatch(w) and not _FORM.fullmatch(w))
 

@@ -5,12 +5,22 @@ Must not know how evidence is weighed (diagnose) or where the catalogue is read 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from cuda_matrix.model import Frozen
 from cuda_matrix.result import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The engine's own reader of regexes; it moved with Python 3.11.
+_syntax: Any = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 Phase = Literal["pull", "start", "import", "build", "run"]
 
@@ -34,10 +44,15 @@ Confidence = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Signature(Frozen):
-    """Words that mean a cause: a case-insensitive regex for one line, and maybe one that another line must match."""
+    """Words that mean a cause: a case-insensitive regex for one line, and maybe more that must hold.
+
+    `also` must match some line of the text, `told` the text or what else is known of the case (Evidence.context).
+    Named groups of `pattern` are the text's own figures, for the cause's `found`.
+    """
 
     pattern: str
     also: str | None = None
+    told: str | None = None
     priority: Priority
     confidence: Confidence
 
@@ -63,13 +78,82 @@ class Cause(Frozen):
     symptom: bool = False
     explanation: str
     context: str = ""
+    found: str = ""
     fix: Annotated[tuple[str, ...], Field(min_length=1)]
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     signatures: tuple[Signature, ...] = ()
     exits: tuple[ExitSign, ...] = ()
+    collect: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default={})
 
 
 class Catalogue(Frozen):
-    """Every cause by its code. `unknown` is always among them."""
+    """Every cause by its code. `unknown` and `none` are always among them."""
 
     causes: dict[str, Cause]
+
+
+def anchors(catalogue: Catalogue) -> frozenset[str]:
+    """Lower-case words of which every line that a signature can match holds at least one.
+
+    So a reader of a huge log can drop every line without any of them and loses no sign.
+    """
+    signatures = [signature for cause in catalogue.causes.values() for signature in cause.signatures]
+    patterns = [p for s in signatures for p in (s.pattern, s.also, s.told) if p is not None]
+    return frozenset(word for pattern in patterns for word in anchors_of(pattern))
+
+
+@cache
+def anchors_of(pattern: str) -> frozenset[str]:
+    """Lower-case literals of which every match of the regex holds one; of all such sets, that of the longest words.
+
+    Empty where nothing literal must be there. The engine's own parse decides, so that the two cannot differ.
+    """
+    return _required(_syntax.parse(pattern, re.IGNORECASE | re.ASCII))
+
+
+def _required(nodes: Iterable[tuple[Any, Any]]) -> frozenset[str]:
+    found: list[frozenset[str]] = []
+    run = ""
+    for op, value in nodes:
+        if op is _syntax.LITERAL:
+            run += chr(value).lower()
+            continue
+        if op is _syntax.AT:  # a place between two characters, such as \b: the word goes on
+            continue
+        branches = _branches(op, value)
+        # The word goes on into every branch: `sm_(70|80)` needs sm_70 or sm_80, not only sm_.
+        found += [frozenset({run}), frozenset(run + _beginning(branch) for branch in branches)]
+        run = ""
+        needs = [_required(branch) for branch in branches]
+        found.append(frozenset().union(*needs) if all(needs) else frozenset())
+    found.append(frozenset({run}))
+    return max((words for words in found if "" not in words), key=_shortest, default=frozenset())
+
+
+def _shortest(words: frozenset[str]) -> int:
+    return min((len(word) for word in words), default=0)
+
+
+def _branches(op: Any, value: Any) -> list[Any]:
+    """The alternatives of one node, each a sequence of nodes; none where it may match nothing or any character."""
+    if op is _syntax.SUBPATTERN:
+        nodes = list(value[-1])
+        return _branches(*nodes[0]) if len(nodes) == 1 and nodes[0][0] is _syntax.BRANCH else [nodes]
+    if op is _syntax.MAX_REPEAT or op is _syntax.MIN_REPEAT:
+        return [value[2]] if value[0] > 0 else []
+    if op is _syntax.BRANCH:
+        return list(value[1])
+    if op is _syntax.IN and all(kind is _syntax.LITERAL for kind, _ in value):
+        return [[member] for member in value]
+    return []
+
+
+def _beginning(nodes: Iterable[tuple[Any, Any]]) -> str:
+    """The literal with which every match begins, perhaps empty."""
+    run = ""
+    for op, value in nodes:
+        if op is _syntax.LITERAL:
+            run += chr(value).lower()
+        elif op is not _syntax.AT:
+            break
+    return run

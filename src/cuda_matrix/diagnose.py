@@ -7,17 +7,23 @@ The signs are data (catalogue); only rules that compare a text with something ou
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
+
+from pydantic import Field
 
 from cuda_matrix.catalogue import Catalogue, Cause, ExitSign, Signature
 from cuda_matrix.drivers import DriverTable, cuda_of_number
 from cuda_matrix.model import Frozen
+from cuda_matrix.reading import Line, Reading
 from cuda_matrix.result import Diagnosis, Exit, Facts
+from cuda_matrix.wording import ends_well, is_mention, kind_of, speaks_of_failure, was_dealt_with
 
 Stage = Literal["pull", "create", "start", "run"]
 
 UNKNOWN = "unknown"
+NONE = "none"
 LINE_LIMIT = 2_000  # characters of one line that are looked at: a log is hostile
 LINES_LIMIT = 5_000
 TEXT_LIMIT = 400_000  # characters in all, so that a hostile cell cannot hold the run up
@@ -30,6 +36,9 @@ _SINGLE_STAGE_PRIORITY = 60  # words as clear as this place an error in its stag
 _RIVAL_DISTANCE = 5
 _RIVAL_DISCOUNT = 0.8
 _SIGNAL_BASE, _SIGNAL_LAST = 128, 192
+_GOOD_END_DISCOUNT = 0.45
+# What is known beside the text and is itself a log, by the names under which people give it.
+_SPEAKING = frozenset({"dmesg", "kernel", "journal", "events", "inspect"})
 
 _PHASES: dict[Stage, frozenset[str]] = {
     "pull": frozenset({"pull"}),
@@ -47,7 +56,10 @@ class Fragment(Frozen):
 
 
 class Evidence(Frozen):
-    """All that is known of one failure. None means "not known", which is never taken for "no"."""
+    """All that is known of one failure. None means "not known", which is never taken for "no".
+
+    `context` is free text by free names (gpu, driver, docker, events, dmesg, …), as people write it into a report.
+    """
 
     stage: Stage | None = None
     fragments: tuple[Fragment, ...] = ()
@@ -55,10 +67,14 @@ class Evidence(Frozen):
     facts: Facts = Facts()
     hint: str | None = None
     gpu_requested: bool | None = None
+    context: dict[str, str] = Field(default={})
 
 
 class Sighting(NamedTuple):
-    """One sign of one cause. `order` counts the lines, so that the earliest of equals wins."""
+    """One sign of one cause. `order` counts the lines, so that the earliest of equals wins.
+
+    `figures`: what the named groups of the signature found.
+    """
 
     cause: Cause
     priority: int
@@ -66,61 +82,96 @@ class Sighting(NamedTuple):
     where: str
     line: str
     order: int
+    figures: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable) -> Diagnosis:
     """Name the most specific cause that the evidence supports, else `unknown` with what to collect next.
 
+    `none` where nothing speaks of a failure: neither the text nor the process's end, and nobody says that it failed.
     The order: what a check itself has proved; the earlier stage; numbered CUDA errors; words; the process's end.
     """
-    lines = _lines(evidence.fragments)
+    reading = _read(evidence, catalogue)
     hint = catalogue.causes.get(evidence.hint or "")
-    sightings = _sightings(evidence, catalogue, lines)
+    sightings = _sightings(evidence, catalogue, reading)
     if hint is not None:
-        where, line = next(((s.where, s.line) for s in sightings if s.cause is hint), _first(lines))
+        where, line = next(((s.where, s.line) for s in sightings if s.cause is hint), _first(reading.lines))
         priority, confidence = _SYMPTOM_HINT if hint.symptom else (1_000, HINT_CONFIDENCE)
         sightings = [s for s in sightings if s.cause is not hint]
         sightings.append(Sighting(hint, priority, confidence, where, line, 0))
     sightings = [s for s in (_in_context(s, evidence, catalogue) for s in sightings) if s is not None]
-    sightings.sort(key=lambda s: _rank(s, evidence))
+    sightings = _in_the_end(_ranked(sightings, evidence), evidence, catalogue, reading)
     if not sightings:
-        where, line = _telling(lines)
-        sightings = [Sighting(catalogue.causes[UNKNOWN], 0, 0.0, where, line, 0)]
-    return _diagnosis(sightings, evidence, drivers)
+        failed = evidence.stage is not None or _ended_badly(evidence.exit)
+        failed = failed or any(speaks_of_failure(line) and not is_mention(line) for _, line in reading.lines)
+        where, line = _telling(reading.lines)
+        sightings = [Sighting(catalogue.causes[UNKNOWN if failed else NONE], 0, 0.0, where, line, 0)]
+    return _diagnosis(sightings, evidence, drivers, reading)
 
 
-def _lines(fragments: tuple[Fragment, ...]) -> list[tuple[str, str]]:
-    """(where, line) of every line that says something, in order, within the limits."""
-    found: list[tuple[str, str]] = []
+def _ended_badly(exit_: Exit) -> bool:
+    return bool(exit_.code or exit_.signal or exit_.oom_killed or exit_.timed_out or exit_.interrupted)
+
+
+def _in_the_end(
+    sightings: list[Sighting], evidence: Evidence, catalogue: Catalogue, reading: Reading
+) -> list[Sighting]:
+    """Where nobody says that it failed: a log that ends well is doubted, and `none` if it also says that it went on."""
+    texts = [line for _, line in reading.lines]
+    if not sightings or evidence.stage is not None or evidence.hint is not None or _ended_badly(evidence.exit):
+        return sightings
+    if evidence.exit.code != 0 and not ends_well(texts):
+        return sightings
+    best = sightings[0]
+    if all(was_dealt_with(texts, s.order) for s in sightings):
+        return [Sighting(catalogue.causes[NONE], 0, 0.0, best.where, best.line, 0), *sightings]
+    return [s._replace(confidence=s.confidence * _GOOD_END_DISCOUNT) for s in sightings]
+
+
+def _read(evidence: Evidence, catalogue: Catalogue) -> Reading:
+    """Every line that says something, in order, within the limits."""
+    fragments = evidence.fragments
+    fragments += tuple(Fragment(where=k, text=v) for k, v in evidence.context.items() if k.lower() in _SPEAKING)
+    lines: list[Line] = []
     room = TEXT_LIMIT
     for fragment in fragments:
-        lines = [line[:LINE_LIMIT].strip() for line in fragment.text[:room].splitlines()]
-        found += [(fragment.where, line) for line in lines if line]
+        said = [line[:LINE_LIMIT].strip() for line in _COLOURS.sub("", fragment.text[:room]).splitlines()]
+        lines += [Line(fragment.where, line) for line in said if line]
         room = max(0, room - len(fragment.text))
-    return found[:LINES_LIMIT]
+    del lines[LINES_LIMIT:]
+    told = [text[:LINE_LIMIT] for key, text in evidence.context.items() if key.lower() not in _SPEAKING]
+    reading = Reading(lines, told)
+    harmless = {order for sign in catalogue.causes[NONE].signatures for order in reading.matching(sign.pattern)}
+    if not harmless:
+        return reading
+    return Reading([line for order, line in enumerate(lines) if order not in harmless], told)
 
 
-def _sightings(evidence: Evidence, catalogue: Catalogue, lines: list[tuple[str, str]]) -> list[Sighting]:
+def _sightings(evidence: Evidence, catalogue: Catalogue, reading: Reading) -> list[Sighting]:
     """The best sign of each cause that can belong to this stage."""
     found = []
     for cause in catalogue.causes.values():
-        if evidence.stage is not None and _PHASES[evidence.stage].isdisjoint(cause.phase):
+        if cause.code == NONE or (evidence.stage is not None and _PHASES[evidence.stage].isdisjoint(cause.phase)):
             continue
-        signs = [s for signature in cause.signatures if (s := _seen(cause, signature, lines))]
-        signs += [s for sign in cause.exits if (s := _ended(cause, sign, evidence.exit, len(lines)))]
+        signs = [s for signature in cause.signatures if (s := _seen(cause, signature, reading))]
+        signs += [s for sign in cause.exits if (s := _ended(cause, sign, evidence.exit, len(reading.lines)))]
         if signs:
             found.append(min(signs, key=lambda s: (-s.priority, s.order)))
     return found
 
 
-def _seen(cause: Cause, signature: Signature, lines: list[tuple[str, str]]) -> Sighting | None:
-    if signature.also and not any(_regex(signature.also).search(line) for _, line in lines):
+def _seen(cause: Cause, signature: Signature, reading: Reading) -> Sighting | None:
+    hit = reading.find(signature.pattern)
+    if hit is None and signature.priority >= _SINGLE_STAGE_PRIORITY:
+        hit = reading.find_wrapped(signature.pattern)
+    if hit is None or (signature.also and reading.find(signature.also) is None):
         return None
-    for order, (where, line) in enumerate(lines):
-        match = _regex(signature.pattern).search(line)
-        if match:
-            return Sighting(cause, signature.priority, signature.confidence, where, _around(line, match), order)
-    return None
+    if signature.told and not reading.says(signature.told):
+        return None
+    line = reading.lines[hit.order]
+    figures = {name: value.strip() for name, value in hit.match.groupdict().items() if value and value.strip()}
+    said = _around(line.text, hit.match)
+    return Sighting(cause, signature.priority, signature.confidence, line.where, said, hit.order, figures)
 
 
 def _ended(cause: Cause, sign: ExitSign, exit_: Exit, order: int) -> Sighting | None:
@@ -138,12 +189,22 @@ def _ended(cause: Cause, sign: ExitSign, exit_: Exit, order: int) -> Sighting | 
     return Sighting(cause, sign.priority, sign.confidence, "exit", said.replace(" True", ""), order)
 
 
-def _rank(sighting: Sighting, evidence: Evidence) -> tuple[int, int, int]:
-    stage = 2
-    if evidence.stage is None and sighting.priority >= _SINGLE_STAGE_PRIORITY:
-        phases = set(sighting.cause.phase)
-        stage = 0 if phases == {"pull"} else 1 if phases <= {"pull", "start"} else 2
-    return stage, -sighting.priority, sighting.order
+def _ranked(sightings: list[Sighting], evidence: Evidence) -> list[Sighting]:
+    """The earlier stage first, then the more specific sign, then the earlier line.
+
+    A line belongs to one stage, the earliest of its signs: of two signs in one line the more specific wins.
+    """
+    stages: dict[int, int] = {}
+    for sighting in sightings:
+        stages[sighting.order] = min(stages.get(sighting.order, 2), _stage(sighting, evidence))
+    return sorted(sightings, key=lambda s: (stages[s.order], -s.priority, s.order))
+
+
+def _stage(sighting: Sighting, evidence: Evidence) -> int:
+    if evidence.stage is not None or sighting.priority < _SINGLE_STAGE_PRIORITY:
+        return 2
+    phases = set(sighting.cause.phase)
+    return 0 if phases == {"pull"} else 1 if phases <= {"pull", "start"} else 2
 
 
 def _in_context(sighting: Sighting, evidence: Evidence, catalogue: Catalogue) -> Sighting | None:
@@ -193,7 +254,7 @@ def _amounts(pattern: re.Pattern[str], line: str) -> list[float]:
     return found
 
 
-def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTable) -> Diagnosis:
+def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTable, reading: Reading) -> Diagnosis:
     best = sightings[0]
     rest = [s for s in sightings[1:] if s.cause is not best.cause]
     others = list(dict.fromkeys(s.cause.code for s in rest))
@@ -206,7 +267,7 @@ def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTab
         evidence=best.line[:EVIDENCE_LIMIT],
         where=best.where,
         explanation=_explanation(best, evidence.facts, drivers),
-        fix=best.cause.fix,
+        fix=_steps(best.cause, evidence, reading),
         source=best.cause.sources[0],
         alternatives=tuple(others[:ALTERNATIVES]),
     )
@@ -214,10 +275,8 @@ def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTab
 
 def _explanation(best: Sighting, facts: Facts, drivers: DriverTable) -> str:
     """The cause's sentence with this cell's own figures, where all of them are known; else the general one."""
-    if not best.cause.context:
-        return best.cause.explanation
-    found = re.search(r"found version (\d{4,6})\b", best.line)
-    driver_cuda = cuda_of_number(int(found[1])) if found else drivers.cuda_of(facts.driver) if facts.driver else None
+    number = best.figures.get("found")
+    driver_cuda = cuda_of_number(int(number)) if number else drivers.cuda_of(facts.driver) if facts.driver else None
     image_cuda = facts.torch_cuda if facts.torch_cuda != "none" else None
     known = {
         "image_cuda": image_cuda,
@@ -230,11 +289,24 @@ def _explanation(best: Sighting, facts: Facts, drivers: DriverTable) -> str:
         "device_name": facts.device_name or next((gpu.name for gpu in facts.gpus), None),
         "device_capability": facts.device_capability or next((gpu.compute_capability for gpu in facts.gpus), None),
     }
-    # Only values that are known: a missing one raises KeyError, and the general sentence stands.
-    try:
-        return best.cause.context.format_map({name: value for name, value in known.items() if value})
-    except KeyError:
-        return best.cause.explanation
+    known |= best.figures
+    for template in (best.cause.context, best.cause.found):
+        # Only values that are known: a missing one raises KeyError, and a more general sentence stands.
+        with suppress(KeyError):
+            if template:
+                return template.format_map({name: value for name, value in known.items() if value})
+    return best.cause.explanation
+
+
+def _steps(cause: Cause, evidence: Evidence, reading: Reading) -> tuple[str, ...]:
+    """What to do. What to collect depends on the stage, and where nobody names it on what the text is about."""
+    if not cause.collect:
+        return cause.fix
+    if evidence.stage in {"pull", "create", "start"}:
+        kind = "pull" if evidence.stage == "pull" else "start"
+    else:
+        kind = kind_of([line.text for line in reading.lines])
+    return (*cause.collect.get(kind, ()), *cause.fix)
 
 
 def _around(line: str, match: re.Match[str]) -> str:
@@ -243,17 +315,16 @@ def _around(line: str, match: re.Match[str]) -> str:
     return line[start : start + LINE_LIMIT]
 
 
-def _first(lines: list[tuple[str, str]]) -> tuple[str, str]:
-    return lines[0] if lines else ("", "")
+def _first(lines: Sequence[Line]) -> Line:
+    return lines[0] if lines else Line("", "")
 
 
-def _telling(lines: list[tuple[str, str]]) -> tuple[str, str]:
+def _telling(lines: Sequence[Line]) -> Line:
     """The line to show when nothing matched: the last that speaks of an error, else the last."""
-    error = _regex(r"error|fail|exception|fatal|denied|cannot")
-    speaking = [entry for entry in lines if error.search(entry[1])]
-    return (speaking or lines or [("", "")])[-1]
+    return next(
+        (line for line in reversed(lines) if speaks_of_failure(line.text)), lines[-1] if lines else Line("", "")
+    )
 
 
-@cache
-def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
+# Colours and cursor movements of a terminal (ECMA-48).
+_COLOURS = re.compile(r"\x1b\[[0-?]{0,20}[ -/]{0,4}[@-~]")

@@ -36,6 +36,9 @@ class ImageFacts(Frozen):
     require: Requirements = Field(default={}, description="NVIDIA_REQUIRE_… variables of the image.")
     disable_require: bool = Field(default=False, description="NVIDIA_DISABLE_REQUIRE is set to a true value.")
     compat: str | None = Field(default=None, description="CUDA version of the forward-compatibility package inside.")
+    compat_driver: str | None = Field(
+        default=None, description="The driver release that package comes from, for example 610.43.02."
+    )
     flavour: str | None = Field(default=None, description="base, runtime, devel.")
     size_bytes: int | None = Field(default=None, description="Sum of the compressed layers, as pulled.")
     created: datetime | None = None
@@ -47,13 +50,14 @@ class ImageFacts(Frozen):
 
     def over(self, below: ImageFacts) -> ImageFacts:
         """These facts, and those of `below` for every field that is not known here."""
-        known = {name: getattr(self, name) for name in type(self).model_fields if self._knows(name)}
-        other = {name: getattr(below, name) for name in type(self).model_fields if below._knows(name)}
+        known = {name: getattr(self, name) for name in type(self).model_fields if self.knows(name)}
+        other = {name: getattr(below, name) for name in type(self).model_fields if below.knows(name)}
         origins = {name: text for name, text in below.origins.items() if name not in known} | self.origins
         return ImageFacts(**{**other, **known, "origins": origins})
 
-    def _knows(self, name: str) -> bool:
+    def knows(self, name: str) -> bool:
+        """Whether this field says anything."""
         value = getattr(self, name)
-        if name in {"entrypoint", "user"}:
+        if name in {"entrypoint", "user", "mutable_tag"}:
             return value is not None
         return name != "origins" and value not in (None, "", (), {}, False)

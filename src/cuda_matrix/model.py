@@ -76,6 +76,7 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?|b)", re.IGNORECASE)
 _BYTES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MOST_BYTES = 1 << 62
 
 
 def seconds(text: Any) -> float:
@@ -98,7 +99,11 @@ def size_bytes(text: Any) -> int:
     if not match or float(match[1]) <= 0:
         msg = f"{str(text)!r} is not a size: write a number above 0 with its unit, for example 8g or 512m"
         raise ValueError(msg)
-    return int(float(match[1]) * _BYTES[match[2][0].lower()])
+    amount = float(match[1]) * _BYTES[match[2][0].lower()]
+    if amount > _MOST_BYTES:
+        msg = f"{str(text)[:40]!r} is no size of this world"
+        raise ValueError(msg)
+    return int(amount)
 
 
 Seconds = Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cuda_matrix.model import CheckStatus, EngineName, Frozen, Sha256, Verdict
+from cuda_matrix.prediction import Prediction
 
 RESULT_VERSION: Literal[1] = 1
 
@@ -202,6 +203,11 @@ class CellResult(Frozen):
     verdict: Verdict
     reason: Text = Field(default="", description="One line: why this verdict.")
     remarks: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
+    prediction: Prediction | None = Field(default=None, description="What the plan said of the cell.")
+    prediction_here: Prediction | None = Field(
+        default=None,
+        description="What the same rules say of the driver and card that were found; None where the plan meant them.",
+    )
     facts: Facts = Facts()
     checks: Annotated[tuple[CheckResult, ...], Field(max_length=CHECK_LIMIT)] = ()
     benchmarks: Annotated[tuple[BenchmarkResult, ...], Field(max_length=BENCHMARK_LIMIT)] = ()

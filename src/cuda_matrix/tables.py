@@ -9,11 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cuda_matrix.architectures import ArchitectureTable
 from cuda_matrix.cards import Card
 from cuda_matrix.catalogue import Catalogue
 from cuda_matrix.drivers import DriverTable
+from cuda_matrix.facts import Table
+from cuda_matrix.image_schemes import SchemeTable
 from cuda_matrix.model import Frozen
 from cuda_matrix.payload_items import ItemTable
+from cuda_matrix.releases import ReleaseTable
+from cuda_matrix.rules import Rule
+from cuda_matrix.systems import SystemTable
 from cuda_matrix.xids import Xid
 
 # What a message's text may name: the driver's CUDA as CUDA's own number, the card, the build, the image.
@@ -29,7 +35,7 @@ class Message(Frozen):
     source: str
 
 
-class Reference(Frozen):
+class Reference(Table):
     """All tables of data/*.yml that state facts."""
 
     cards: tuple[Card, ...]
@@ -38,3 +44,8 @@ class Reference(Frozen):
     messages: dict[str, Message]
     items: ItemTable
     xids: tuple[Xid, ...]
+    releases: ReleaseTable
+    schemes: SchemeTable
+    systems: SystemTable
+    rules: dict[str, Rule]
+    architectures: ArchitectureTable

@@ -6,13 +6,13 @@ Must not know how the log is read (adapters) nor when a cell begins (execute).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import model_validator
 
 from cuda_matrix.model import CheckStatus, Frozen
+from cuda_matrix.redaction import hashed
 from cuda_matrix.result import TEXT_LIMIT, CheckResult
 
 if TYPE_CHECKING:
@@ -65,11 +65,6 @@ class CellCards(NamedTuple):
 
     uuid_hashes: tuple[str, ...]
     has_all: bool
-
-
-def hashed(uuid: str) -> str:
-    """A card's UUID as the payload writes it into its facts."""
-    return hashlib.sha256(uuid.encode()).hexdigest()[:16]
 
 
 def slot(address: str) -> Slot | None:

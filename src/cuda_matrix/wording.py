@@ -1,0 +1,103 @@
+"""Owns what a line of text says of itself: that something failed, that it only tells of failures, that all went well.
+
+English as tools and people write it. Must not know any cause (catalogue) or how signs are weighed (diagnose).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+Kind = Literal["pull", "start", "build", "cards", "run"]
+
+_ENDING = 2  # how many of the last lines may say how it ended
+_AFTER = 3  # how many lines behind a complaint may say that it was dealt with
+
+
+def _any(*words: str) -> re.Pattern[str]:
+    return re.compile("|".join(words), re.IGNORECASE | re.ASCII)
+
+
+# Each begins a word or stands in one; the regex decides which, the plain words are looked for first, as that is quick.
+_FAILURE_PARTS = (
+    *("error", "fail", "exception", "fatal", "denied", "cannot", "could not", "unable", "traceback", "abort", "crash"),
+    *("panic", "killed", "not found", "no such", "refused", "timed out", "timeout", "time-out", "stuck", "freez"),
+    *("segfault", "core dumped", "invalid", "undefined", "unsupported", "missing", "mismatch", "unauthorized"),
+    *("forbidden", "insufficient", "too old", "incompatib", "not available", "sigkill", "sigsegv", "oomkill", "died"),
+    *("interrupt", "no rule to", "unresolved", "rejected"),
+)
+_FAILURE_WORDS = ("can't", "can\u2019t", "couldn't", "couldn\u2019t", "hang", "hangs", "hung", "lost")
+_FAILURE = _any("|".join(_FAILURE_PARTS), rf"\b({'|'.join(_FAILURE_WORDS)})\b")
+_NO_FAILURE = _any(
+    r"\b(0|no|zero|without(?: any)?) (errors?|failures?|exceptions?|failed|missing)\b",
+    r"\b(errors?|failures?|failed|exceptions?|(oom)?killed)\"?( \w{1,12})? {0,40}[:=]? ?(0|none|false|\"\")(\b|$|,)",
+    r"\b(errors?|failures?)( \w{1,12})? {0,40}: ?no$",
+    r"\b0 \w{1,12} failed\b|--?\w{0,20}fail\w{0,4}=?\d?|gpg-error|error[_-](page|log)|\bNCCL INFO\b.{0,200}",
+    r"^-- (performing test|looking for|could not find|checking|detecting)\b.{0,200}|^debconf: .{0,100}",
+    r"^unable to find image .{1,300} locally$|: could not collect$",
+    r"\b(mean|absolute|squared|relative|test|validation|train|error|word|reconstruction|rms)\W(\w{1,12}\W)?error\b",
+    r"\berror[ _](rate|handl|correct|metric|bar)|on-?error|fail(over|fast|[-_]fast|-safe)|set -e\b",
+)
+# Prose that tells of failures: documentation, change logs, names of tests, lines of source code.
+_MENTION = _any(
+    r"\bif (you|your|this|the|it|that)\b.{0,60}\b(see|sees|get|gets|encounter|receive|run into|hit|appears?|occurs?)\b",
+    r"\b(this|these|such an?) (errors?|messages?|failures?) (means?|occurs?|happens?|indicates?|usually|often)\b",
+    r"\b(common|typical|possible|known|frequent) (errors?|problems|failures?)\b",
+    r"\b(for example|for instance|such as|e\.g\.|see also|read more|troubleshooting|frequently asked|how to fix)\b",
+    r"^[-*+] .{0,40}\b(fix|fixed|fixes|add|added|adds|improve[ds]?|handle[ds]?|avoid|prevent|support|raise|detect)\b",
+    r"^(#{1,6} |fix(es|ed)?(\(\w{1,30}\))?: |feat(\(\w{1,30}\))?: |docs?: |test(s|ing)?: )",
+    r"\b(raises|throws|returns|means|is raised|is thrown|is returned) (a |an |the |when|if|that|`)",
+    r"^(?:[+-] {0,40})?(def|class|except|elif|assert|raise|return|import|from|//|/\*|with pytest)\b(?!.{0,300}Error: )",
+    r"^\|[^|]{1,300}\|[^|]{1,300}\|$",  # a row of a table
+    r"^[-*+] {1,3}`[^`]{1,300}` ?(:|-|\u2013|\u2014|=|means\b|is\b)",  # an item of a list of errors
+    r"\b(simulat|mock|fak)(e|es|ed|ing)\b.{0,60}\b(error|fail|fault|oom|out of memory)",
+    r"\binjected (error|fault|failure)",
+)
+_GOOD_END = _any(
+    r"\b(all done|done[.!]?$|success(ful|fully)?\b|succeeded|completed?( in)?\b|finished\b|all tests? passed)",
+    r"\b\d{1,6} passed\b|exit(ed)?( with)?( code| status)?\W{0,2}0\b|\b(saved|wrote|written|exported|uploaded)\b",
+    r"\b(ready|healthy|running on|listening on|startup complete|up to date)\b|\b(accuracy|top-?1|bleu|loss)\W{1,3}\d",
+    r"^ ?ok\b|\bpassed$|\bno (errors|issues|problems)\b",
+)
+_DEALT_WITH = _any(
+    r"\bretry|retries|trying again|attempt \d|fall(ing|s)? ?back|fallback|recover|resum|continu|skipp|ignor|reduc",
+    r"\bhandled\b|\bexpected\b|\bworkaround|\bhalving|smaller batch|batch[ _]size|using .{1,40} instead|switching to",
+)
+_KINDS: dict[Kind, re.Pattern[str]] = {
+    "pull": _any(r"registry|manifest|docker pull|pulling|image pull|/v2/|podman pull"),
+    "start": _any(r"\boci runtime|nvidia-container|response from daemon|\brunc\b|containerd|kubelet|podsandbox"),
+    "build": _any(r"\b(gcc|g\+\+|nvcc|ninja|cmake|collect2|ld returned|setup\.py|building wheel|make\[\d)"),
+    "cards": _any(r"\bnccl\b|\brank ?\d|torchrun|torchelastic|all_?reduce|processgroup"),
+}
+
+
+def speaks_of_failure(line: str) -> bool:
+    """Whether a line says that something went wrong ("0 errors" and "mean squared error" do not)."""
+    lower = line.lower()
+    if not any(word in lower for word in (*_FAILURE_PARTS, *_FAILURE_WORDS)):
+        return False
+    return bool(_FAILURE.search(_NO_FAILURE.sub(" ", line)))
+
+
+def is_mention(line: str) -> bool:
+    """Whether a line tells of failures in general and does not report one."""
+    return bool(_MENTION.search(line))
+
+
+def ends_well(lines: Sequence[str]) -> bool:
+    """Whether the last lines say that the work was done."""
+    last = lines[-_ENDING:]
+    return any(_GOOD_END.search(line) for line in last) and not any(map(speaks_of_failure, last))
+
+
+def was_dealt_with(lines: Sequence[str], index: int) -> bool:
+    """Whether the complaint in `lines[index]`, or what follows it, says that the program went on without it."""
+    return any(_DEALT_WITH.search(line) for line in lines[index : index + 1 + _AFTER])
+
+
+def kind_of(lines: Sequence[str]) -> Kind:
+    """What the text is about, as far as its words tell."""
+    counts = {kind: sum(bool(pattern.search(line)) for line in lines) for kind, pattern in _KINDS.items()}
+    best = max(counts, key=lambda kind: counts[kind])
+    return best if counts[best] else "run"
