@@ -35,3 +35,13 @@ class Prediction(Frozen):
     needs_driver: str | None = Field(
         default=None, description="The oldest driver with which it would run, where known."
     )
+
+    @property
+    def fails(self) -> bool:
+        """True where the cell is said not to work, whoever is to blame."""
+        return self.verdict in {"fail", "host-failed"}
+
+    @property
+    def runs(self) -> bool:
+        """True where the cell is said to work, with or without a condition."""
+        return self.verdict in {"pass", "warn"}
