@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import selectors
-import shutil
-import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from cuda_matrix.adapters.programs import Programs
 from cuda_matrix.xids import PREFIX, HostLog, slot
 
 if TYPE_CHECKING:
@@ -30,9 +27,7 @@ _RECORD = 8192  # bytes; the kernel hands out one record a read, and refuses a s
 _RECORDS = 1 << 17  # more than a ring buffer holds
 _PENDING = 1 << 16  # bytes of a line that does not end
 _OUTPUT = 16 << 20  # bytes of one command; the largest ring buffer that distributions configure
-_WORDS = 300  # characters of what a command says on its stderr
 _LINES = 10_000
-_LAST_S = 1.0  # for a program that has said everything to end
 _LINE = 1000  # characters
 
 _KMSG = re.compile(r"(\d{1,5}),\d+,\d+,[^;]*;(.*)")
@@ -167,8 +162,7 @@ class _Dmesg:
 
     def __init__(self, places: Places) -> None:
         # Out of /dev/kmsg it would print the priority without the facility; out of the system call (-S) it does not.
-        self._command = [_program("dmesg", places), "-S", "-r"]
-        self._limit_s = places.limit_s
+        self._programs = _programs(places)
         stamps = [float(match[2]) for match in self._matches()]
         if not stamps:
             msg = "dmesg: it shows no line with a time stamp"
@@ -176,7 +170,7 @@ class _Dmesg:
         self._newest_s = max(stamps)
 
     def _matches(self) -> list[re.Match[str]]:
-        lines = _run(self._command, self._limit_s).split("\n")  # not splitlines(): a name may hold U+2028
+        lines = _answer(self._programs, "dmesg", "-S", "-r").split("\n")  # not splitlines(): a name may hold U+2028
         return [match for line in lines if (match := _RAW.match(line))]
 
     def since(self) -> tuple[list[str], str]:
@@ -198,9 +192,9 @@ class _Journal:
     def __init__(self, places: Places) -> None:
         # The match keeps out what programs wrote into the kernel's log; a line of several indents all but the first.
         kernel = ["-k", "-q", "--no-pager", "-o", "short-monotonic", "SYSLOG_FACILITY=0"]
-        self._command = [_program("journalctl", places), *kernel]
-        self._limit_s = places.limit_s
-        cursor = _CURSOR.search(_run([*self._command, "-n", "1", "--show-cursor"], self._limit_s))
+        self._command = ("journalctl", *kernel)
+        self._programs = _programs(places)
+        cursor = _CURSOR.search(_answer(self._programs, *self._command, "-n", "1", "--show-cursor"))
         if cursor is None:
             msg = "journalctl: it shows no message of the kernel"
             raise _Unreadable(msg)
@@ -208,7 +202,7 @@ class _Journal:
 
     def since(self) -> tuple[list[str], str]:
         try:
-            text = _run([*self._command, f"--after-cursor={self._cursor}"], self._limit_s)
+            text = _answer(self._programs, *self._command, f"--after-cursor={self._cursor}")
         except _Unreadable as error:
             return [], str(error)
         matches = [match for line in text.split("\n") if (match := _JOURNAL.match(line))]
@@ -242,76 +236,17 @@ def _cards(driver: str) -> dict[Slot, str]:
     return found
 
 
-def _program(name: str, places: Places) -> str:
-    found = shutil.which(name, path=places.search_path)
-    if found is None:
-        msg = f"{name}: no such program"
-        raise _Unreadable(msg)
-    return found
+def _programs(places: Places) -> Programs:
+    return Programs(places.search_path, {}, places.limit_s, _OUTPUT)
 
 
-def _run(command: list[str], limit_s: float) -> str:
+def _answer(programs: Programs, *command: str) -> str:
     """What a command prints. Neither a silent nor an endless one holds the run up.
 
     Raises:
-        _Unreadable: it failed, took too long, or printed too much.
+        _Unreadable: it is not there, failed, took too long, or printed too much.
     """
-    name = Path(command[0]).name
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        msg = f"{name}: {error.strerror}"
-        raise _Unreadable(msg) from error
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process.stdout, process.stderr:
-        try:
-            output, words, why = _drain(process.stdout, process.stderr, limit_s)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LAST_S if not why else 0)
-        finally:
-            code = process.poll()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck inside the kernel: it ends when it can
-                process.wait(_LAST_S)
-    if not why and code is None:
-        why = "it does not end"
-    elif not why and code != 0:
-        said = words.decode("utf-8", "replace").strip().splitlines()
-        why = said[0][:_WORDS].removeprefix(f"{name}: ") if said else f"it ended with exit code {code}"
-    if why:
-        msg = f"{name}: {why}"
-        raise _Unreadable(msg)
-    return output.decode("utf-8", "replace")
-
-
-def _drain(stdout: IO[bytes], stderr: IO[bytes], limit_s: float) -> tuple[bytes, bytes, str]:
-    """(stdout, the beginning of stderr, why it was left)."""
-    output, words = bytearray(), bytearray()
-    end = time.monotonic() + limit_s
-    with selectors.DefaultSelector() as selector:
-        for stream in (stdout, stderr):
-            selector.register(stream.fileno(), selectors.EVENT_READ)
-        while selector.get_map():
-            ready = selector.select(timeout=max(0.0, end - time.monotonic()))
-            if not ready or time.monotonic() > end:
-                return bytes(output), bytes(words), f"no answer within {limit_s:.0f} s"
-            for key, _ in ready:
-                data = os.read(key.fd, 1 << 16)
-                if not data:
-                    selector.unregister(key.fd)
-                elif key.fd == stdout.fileno():
-                    output += data
-                else:
-                    words += data[: _WORDS - len(words)]
-            if len(output) > _OUTPUT:
-                return bytes(output), bytes(words), _TOO_MUCH
-    return bytes(output), bytes(words), ""
+    answer = programs.ask(*command)
+    if not answer.good:
+        raise _Unreadable(answer.trouble)
+    return answer.out
