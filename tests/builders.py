@@ -8,6 +8,7 @@ from typing import Any
 from cuda_matrix.config import ContainerOptions, PayloadOptions, Policy
 from cuda_matrix.model import CheckStatus, EngineName, Verdict, cell_id
 from cuda_matrix.plan import Lane, Plan, PlannedCell, PlannedImage, PlannedRunner, SkippedCell
+from cuda_matrix.prediction import Prediction
 from cuda_matrix.result import BenchmarkResult, CellResult, Diagnosis, Facts, Gpu, ImageIdentity, Samples, Timings
 
 STARTED = datetime(2026, 11, 21, 9, 14, tzinfo=timezone.utc)
@@ -87,6 +88,19 @@ def make_benchmark(median: float, **values: Any) -> BenchmarkResult:
 
 def make_diagnosis(cause: str = "driver-too-old", **values: Any) -> Diagnosis:
     return Diagnosis(**{"cause": cause, "confidence": 0.9, **values})
+
+
+def make_prediction(verdict: str = "pass", cause: str | None = None, **values: Any) -> Prediction:
+    """What a plan says of a cell; by a rule of this file's own."""
+    defaults: dict[str, Any] = {
+        "verdict": verdict,
+        "rule": "driver-floor",
+        "cause": cause,
+        "explanation": "CUDA 12.1 needs driver 525.60.13 or newer.",
+        "source": "https://docs.nvidia.com/deploy/cuda-compatibility/",
+        "confidence": 0.97,
+    }
+    return Prediction(**{**defaults, **values})
 
 
 def make_result(

@@ -11,6 +11,7 @@ from builders import (
     make_facts,
     make_image,
     make_plan,
+    make_prediction,
     make_result,
     make_runner,
 )
@@ -114,12 +115,19 @@ def mixed() -> View:
     no_path = CheckResult(id="cuda.runtimes", status=CheckStatus.UNKNOWN, evidence="no libcudart in the usual places")
     drifts = {"stable": False, "drift": -0.071, "peak_memory_gb": 18.2, "library_path": ""}
     results = (
-        make_result("torch2.2.0-cu118@rtx3090", images_per_s=900, facts=rtx3090, engine=EngineName.SIMULATED),
+        make_result(
+            "torch2.2.0-cu118@rtx3090",
+            images_per_s=900,
+            facts=rtx3090,
+            engine=EngineName.SIMULATED,
+            prediction=make_prediction(),
+        ),
         make_result("torch2.2.0-cu121@rtx3090", images_per_s=861.2, facts=rtx3090, checks=(no_path,)),
         make_result(
             "torch2.9.1-cu130@rtx3090",
             Verdict.FAIL,
             facts=rtx3090,
+            prediction=make_prediction("fail", "driver-too-old"),
             diagnosis=make_diagnosis(
                 "no-native-kernels", evidence="no kernel image is available", explanation="Too new."
             ),
@@ -128,10 +136,16 @@ def mixed() -> View:
             "torch2.2.0-cu118@rtx4090",
             Verdict.WARN,
             images_per_s=1180,
+            prediction=make_prediction("fail", "arch-no-kernel", rule="kernel-coverage", explanation="No sm_89."),
             checks=(throttled,),
             remarks=("the card was power-limited in 3 of 3 rounds", "the image runs as root"),
         ),
-        make_result("torch2.2.0-cu121@rtx4090", images_per_s=1245.3, started_at=STARTED + timedelta(minutes=6)),
+        make_result(
+            "torch2.2.0-cu121@rtx4090",
+            images_per_s=1245.3,
+            started_at=STARTED + timedelta(minutes=6),
+            prediction=make_prediction("unknown"),
+        ),
         make_result("torch2.2.0-cu118@a800", benchmarks=(make_benchmark(980, numbers=drifts),), facts=a800),
         make_result(
             "torch2.2.0-cu121@a800",
@@ -139,6 +153,8 @@ def mixed() -> View:
             facts=make_facts("NVIDIA A800 80GB PCIe", 81920, driver="470.129.06"),
             checks=checks,
             diagnosis=too_old,
+            prediction=make_prediction(),
+            prediction_here=make_prediction("fail", "driver-too-old"),
             repro="docker run --rm --gpus all example.org/torch2.2.0-cu121@sha256:1212 python -c 'import torch'",
         ),
         make_result(
@@ -154,13 +170,17 @@ def mixed() -> View:
     links = Links(
         run="https://github.com/o/r/actions/runs/1", page="https://o.github.io/r/", results="javascript:alert(1)"
     )
+    skipped = (plan.skipped[0].model_copy(update={"prediction": make_prediction("fail", "driver-too-old")}),)
+    plan = plan.model_copy(update={"skipped": skipped + plan.skipped[1:]})
     return view_of(plan, results, problems, links)
 
 
 def green() -> View:
     """Everything passes on two cards."""
     plan = make_plan(images=("torch2.2.0-cu118", "torch2.2.0-cu121"), runners=("a", "b"))
-    return view_of(plan, tuple(make_result(cell.id, images_per_s=900 + 10 * n) for n, cell in enumerate(plan.cells)))
+    said = make_prediction()
+    results = (make_result(cell.id, images_per_s=900 + 10 * n, prediction=said) for n, cell in enumerate(plan.cells))
+    return view_of(plan, tuple(results))
 
 
 def nothing_ran() -> View:
@@ -185,6 +205,8 @@ def hostile() -> View:
     result = make_result(
         "evil@card",
         Verdict.FAIL,
+        prediction=make_prediction(explanation=HOSTILE, rule=HOSTILE, source=HOSTILE),
+        prediction_here=make_prediction(explanation=HOSTILE, rule=HOSTILE, source="javascript:alert(1)"),
         gpu=HOSTILE,
         reason=HOSTILE,
         remarks=(HOSTILE,),

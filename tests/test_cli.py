@@ -78,13 +78,18 @@ def test_problems_are_printed_with_their_place_and_again_for_github(tmp_path: Pa
     assert "::error file=cuda-matrix.yml,line=4,col=15::runners.r" in on_github.stderr
 
 
-def test_docker_out_of_reach_ends_with_3_and_a_way_out(tmp_path: Path) -> None:
-    (tmp_path / "cuda-matrix.yml").write_text(GOOD)
-    for verb in ("run", "plan"):
-        done = cuda_matrix(verb, cwd=tmp_path)
-        assert done.returncode == 3, done.stderr
-        assert "unix:///nowhere/docker.sock" in done.stderr
-        assert "hint:" in done.stderr
+@pytest.mark.parametrize(
+    ("verb", "out_of_reach"),
+    [("run", "unix:///nowhere/docker.sock"), ("plan", "no registry answers: localhost:1/a:1: ")],
+)
+def test_docker_or_registry_out_of_reach_ends_with_3_and_a_way_out(
+    verb: str, out_of_reach: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cuda-matrix.yml").write_text(GOOD.replace("example.org", "localhost:1"))
+    done = cuda_matrix(verb, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert out_of_reach in done.stderr
+    assert "hint:" in done.stderr
 
 
 def test_the_reader_may_close_the_pipe(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from builders import make_plan, make_runner
+from builders import make_image, make_plan, make_runner
 from cuda_matrix import protocol
 from cuda_matrix.errors import InfrastructureError, Interrupted
 from cuda_matrix.execute import Job, KernelLog, LaunchFailed, Run, Session, gpu_arguments, run_cells
+from cuda_matrix.forecast import with_predictions
 from cuda_matrix.model import EngineName, Verdict
 from cuda_matrix.reference import load_reference
 from cuda_matrix.result import CellResult, Exit, ImageIdentity
@@ -100,7 +101,7 @@ def passing(job: Job) -> list[bytes | BaseException]:
 def run_all(
     engine: PlaybackEngine, kernel_log: KernelLog | None = None, **plan_values: Any
 ) -> tuple[list[CellResult], Watcher, BaseException | None]:
-    plan = make_plan(**{"images": ("good", "other"), **plan_values})
+    plan = plan_values.pop("plan", None) or make_plan(**{"images": ("good", "other"), **plan_values})
     watcher, recorded = Watcher(), []
     markers = iter(f"{number:032x}" for number in range(100))
     ticks = iter(range(10_000))
@@ -138,6 +139,35 @@ def test_every_cell_is_judged_recorded_and_cleaned_up() -> None:
     assert (first.timings.pull_s, first.timings.start_s, first.started_at) == (1.5, 0.5, NOW)
     assert first.payload_sha256 == protocol.payload_sha256({"start.sh": b""})
     assert first.repro.startswith("docker run --rm --gpus all --entrypoint python3 example.org/good@sha256:1212")
+
+
+def test_the_prediction_of_the_plan_is_recorded_and_one_for_the_driver_that_was_found() -> None:
+    image = make_image("good", ref="pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime")
+    bare = make_plan(images=(image,), runners=(make_runner("rtx4090", driver="470.129.06"),))
+    plan = with_predictions(bare, {}, load_reference())
+
+    def found(driver: str) -> CellResult:
+        def script(job: Job) -> list[bytes | BaseException]:
+            first, *rest = passing(job)
+            return [first, *events(job, {"event": "fact", "name": "driver", "value": driver}), *rest]
+
+        recorded, _, _ = run_all(PlaybackEngine(script), plan=plan)
+        assert recorded[0].facts.driver == driver
+        assert recorded[0].prediction == plan.cells[0].prediction
+        return recorded[0]
+
+    as_meant = found("470.129.06")
+    assert as_meant.prediction is not None
+    assert as_meant.prediction.cause == "driver-too-old"
+    assert as_meant.prediction_here is None
+    newer = found("580.65.06").prediction_here
+    assert newer is not None
+    assert newer.verdict == "pass"
+
+
+def test_without_a_prediction_none_is_recorded() -> None:
+    recorded, _, _ = run_all(PlaybackEngine(passing))
+    assert (recorded[0].prediction, recorded[0].prediction_here) == (None, None)
 
 
 def test_every_cell_has_a_marker_of_its_own() -> None:

@@ -83,6 +83,17 @@ def test_a_skip_with_its_reason_lets_through(kind: str) -> None:
     assert verdict.counts[Verdict.SKIPPED] == 1
 
 
+def test_a_required_cell_that_a_prediction_left_out_is_named() -> None:
+    policy = Policy(required=("good@*", "other@*"))
+    skipped = tuple((name, "rtx4090", "predicted", "driver-too-old") for name in ("other", "optional"))
+    plan = make_plan(images=("good", "other", "optional"), skipped=skipped, policy=policy)
+    verdict = judge(plan, [make_result(CELL)], TODAY)
+    assert verdict.released
+    assert [note.text for note in verdict.notes] == [
+        "1 required cell was not run, because it is predicted to fail: other@rtx4090"
+    ]
+
+
 def test_a_skip_without_a_reason_blocks() -> None:
     plan = make_plan(images=("good", "other"), skipped=(("other", "rtx4090", "excluded", " "),))
     assert texts(judge(plan, [make_result(CELL)], TODAY)) == [
@@ -267,8 +278,10 @@ def test_a_part_of_the_matrix_is_said_to_be_one(whole: int | None, notes: list[s
     assert [note.text for note in judge(plan, [make_result(CELL)], TODAY).notes] == notes
 
 
-def test_cells_that_did_not_change_count_as_selected() -> None:
-    plan = make_plan(images=("good", "same"), skipped=(("same", "rtx4090", "unchanged", "as before"),))
+@pytest.mark.parametrize("kind", ["unchanged", "predicted"])
+def test_cells_that_need_not_run_count_as_selected(kind: str) -> None:
+    policy = Policy(required=("good@*",))
+    plan = make_plan(images=("good", "same"), skipped=(("same", "rtx4090", kind, "as before"),), policy=policy)
     assert judge(plan.model_copy(update={"matrix_cells": 2}), [make_result(CELL)], TODAY).notes == ()
 
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cuda_matrix.redaction import redact
 from cuda_matrix.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# Tokens of GitHub, registries and clouds, and passwords inside URLs.
-_SECRET = re.compile(
-    r"gh[a-z]_[A-Za-z0-9]{10,}|github_pat_\w+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?i:(token|password|secret)=)\S+"
-)
-
-
-def redact(text: str) -> str:
-    """Replace what looks like a secret."""
-    return _SECRET.sub("[removed]", text)
 
 
 def write_bug_report(error: BaseException, arguments: Sequence[str]) -> Path:

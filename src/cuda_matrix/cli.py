@@ -31,6 +31,10 @@ VERBS = {
     "run": "Run cells: launch each image, check and measure inside it.",
     "report": "Turn results into the compatibility and performance table.",
     "gate": "Say whether the results allow a release; exit 0 or 1.",
+    "predict": "Say whether an image will run on a card, before any pull.",
+    "recommend": "Say which image to use on a card and driver; exit 0 or 1.",
+    "doctor": "Look this machine over, and one image on it: what is wrong?",
+    "diagnose": "Name the cause of a failure from its log, and the fix.",
     "demo": "Run the whole pipeline on a simulated fleet and on this machine.",
     "schema": "Print the JSON Schema of a configuration or a result.",
 }

@@ -218,6 +218,11 @@ class Policy(Frozen):
     )
     expect_fail: tuple[ExpectFail, ...] = ()
     required: tuple[NonEmpty, ...] = Field(default=("*",), description="Cells that must be good (globs).")
+    skip_predicted: bool = Field(
+        default=False,
+        description="Leave out cells that are predicted to fail, where the facts are sure (confidence 0.9 or more); "
+        "plan and report name each with its rule. `plan --no-skip` and `run --no-skip` run them all the same.",
+    )
     regression: Regression = Regression()
 
 

@@ -18,7 +18,7 @@ from cuda_matrix.doubts import Doubts
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.image_axes import Finding
 from cuda_matrix.merging import SECTIONS, Merged, sections_named
-from cuda_matrix.reference import load_items, load_reference
+from cuda_matrix.reference import load_cards, load_catalogue, load_items
 
 DIRECTORY = "matrix"
 SINGLE_FILE = "cuda-matrix.yml"
@@ -75,7 +75,7 @@ def load(config: str | Path | None = None, root: Path = Path()) -> LoadedConfig:
 def warnings(loaded: LoadedConfig, today: date) -> list[Problem]:
     """What is allowed and probably not meant, in the order of the files' lines."""
     remarks = [
-        *review.remarks(loaded.config, load_reference().cards, today),
+        *review.remarks(loaded.config, load_cards(), today),
         *review.left_out(loaded.config, load_items()),
     ]
     found = [_problem(each, loaded.locate) for each in remarks]
@@ -143,7 +143,7 @@ def _mistakes(config: Config, doubts: Doubts) -> list[Finding]:
     """What only the tables show; they are read only where the configuration names something of theirs."""
     found: list[Finding] = []
     if any(entry.cause is not None for entry in config.policy.expect_fail):
-        found += review.unknown_causes(config, load_reference().catalogue.causes)
+        found += review.unknown_causes(config, load_catalogue().causes)
     if {*config.payload.checks, *config.payload.benchmarks} != {"*"}:
         found += review.unmatched_items(config, load_items())
     return [finding for finding in found if not doubts.hides(finding.path)]

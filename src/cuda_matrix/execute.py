@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from cuda_matrix import protocol, xids
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.errors import Interrupted
+from cuda_matrix.forecast import machine_of, prediction_here
 from cuda_matrix.model import EngineName, Frozen
 from cuda_matrix.plan import PlannedCell, PlannedImage, PlannedRunner, demand_sha256
 from cuda_matrix.result import LOG_LIMIT, TEXT_LIMIT, CellResult, Exit, ImageIdentity, Timings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cuda_matrix.config import GpuRequest
     from cuda_matrix.plan import Plan
+    from cuda_matrix.prediction import Prediction
     from cuda_matrix.tables import Reference
 
 CONTAINER_PATH = "/cuda-matrix"  # where the payload lies in a container
@@ -190,6 +192,8 @@ def _result(run: Run, job: Job, seen: _Seen, outcome: Outcome, attempt: int) -> 
         verdict=judgement.verdict,
         reason=judgement.reason[:TEXT_LIMIT],
         remarks=judgement.remarks,
+        prediction=job.cell.prediction,
+        prediction_here=_prediction_here(job, outcome, run.reference),
         facts=outcome.facts,
         checks=outcome.checks,
         benchmarks=outcome.benchmarks,
@@ -198,6 +202,13 @@ def _result(run: Run, job: Job, seen: _Seen, outcome: Outcome, attempt: int) -> 
         log=outcome.log if seen.failure is None else seen.failure.text[:LOG_LIMIT],
         repro=repro_command(run.engine.name, job, seen.identity),
     )
+
+
+def _prediction_here(job: Job, outcome: Outcome, reference: Reference) -> Prediction | None:
+    """The same rules for the driver and card that were found, where the configuration says others or none."""
+    if job.cell.prediction is None:
+        return None
+    return prediction_here(job.image, machine_of(job.runner, job.container), outcome.facts, reference)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from cuda_matrix.errors import Problem
 from cuda_matrix.globs import matches
 from cuda_matrix.model import CheckStatus, EngineName, Verdict
 from cuda_matrix.plan import Plan, PlannedCell, SkippedCell, demand_sha256
+from cuda_matrix.prediction import Prediction
 from cuda_matrix.result import CellResult
 
 GOOD = frozenset({Verdict.PASS, Verdict.WARN, Verdict.UNEXPECTED_PASS})
@@ -55,6 +56,7 @@ class Judgement:
     expected: ExpectFail | None = None
     expired: ExpectFail | None = None
     skip_kind: str = ""
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def utc(moment: datetime) -> datetime:
 
 def selected(plan: Plan) -> tuple[int, int] | None:
     """(cells that were selected, cells of the whole matrix) where only a part of it is judged, else None."""
-    count = len(plan.cells) + sum(skipped.kind == "unchanged" for skipped in plan.skipped)
+    count = len(plan.cells) + sum(skipped.kind != "excluded" for skipped in plan.skipped)
     return (count, plan.matrix_cells) if plan.matrix_cells is not None and count < plan.matrix_cells else None
 
 
@@ -189,6 +191,7 @@ def _judge_skipped(plan: Plan, skipped: SkippedCell) -> Judgement:
         _required(plan, skipped.id),
         reason=skipped.reason,
         skip_kind=skipped.kind,
+        prediction=skipped.prediction,
     )
 
 
@@ -279,7 +282,7 @@ def _scope_notes(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason]:
 
 
 def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
-    notes = []
+    notes = _foretold_notes(cells)
     for judged in cells:
         if judged.expired and not judged.expected:
             text = f"{judged.cell}: its expected failure was accepted until {judged.expired.until} and is expired"
@@ -292,6 +295,19 @@ def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
             text = f"{judged.cell} is {judged.verdict.value}{cause}, but not required"
             notes.append(GateReason(text, (judged.cell,), judged.cause, judged.verdict))
     return notes
+
+
+def _foretold_notes(cells: Iterable[Judgement]) -> list[GateReason]:
+    """Required cells that nobody ran because of a prediction: the policy lets them through, never in silence."""
+    names = [judged.cell for judged in cells if judged.required and judged.skip_kind == "predicted"]
+    if not names:
+        return []
+    which = (
+        "required cell was not run, because it is"
+        if len(names) == 1
+        else "required cells were not run, because they are"
+    )
+    return [GateReason(f"{len(names):,} {which} predicted to fail: {', '.join(names)}", tuple(names))]
 
 
 def _strays(plan: Plan, found: Mapping[str, CellResult]) -> list[GateReason]:

@@ -13,7 +13,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cuda_matrix.config import ContainerOptions, PayloadOptions, Policy
+from cuda_matrix.image_facts import ImageFacts
 from cuda_matrix.model import CELL_PATTERN, Frozen, Sha256, cell_id
+from cuda_matrix.prediction import Prediction
 
 PLAN_VERSION: Literal[1] = 1
 
@@ -29,6 +31,7 @@ class PlannedImage(Frozen):
     env: dict[str, str] = {}
     expect: dict[str, str] = {}
     paths: tuple[str, ...] = ()
+    facts: ImageFacts | None = Field(default=None, description="What is known of it without running it; see `origins`.")
 
 
 def demand_sha256(image: PlannedImage, payload: PayloadOptions, container: ContainerOptions) -> str:
@@ -54,6 +57,7 @@ class PlannedCell(Frozen):
     image: str
     runner: str
     lane: int
+    prediction: Prediction | None = Field(default=None, description="What the facts say; None where nobody asked.")
 
 
 class SkippedCell(Frozen):
@@ -64,6 +68,7 @@ class SkippedCell(Frozen):
     runner: str
     kind: Literal["excluded", "predicted", "unchanged"]
     reason: str
+    prediction: Prediction | None = Field(default=None, description="Of a cell that is skipped because of it.")
 
 
 class Lane(Frozen):

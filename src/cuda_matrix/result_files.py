@@ -28,7 +28,7 @@ from cuda_matrix.result import RESULT_VERSION, CellResult
 PLAN_FILE = "plan.json"
 PREVIOUS = "previous"
 FILE_LIMIT_BYTES = 8 << 20
-PLAN_LIMIT_BYTES = 64 << 20
+PLAN_LIMIT_BYTES = 256 << 20  # 100,000 cells, each with its prediction
 FILES_LIMIT = 200_000
 
 _NAME_LIMIT = 200  # characters; file systems allow 255 bytes, and `previous/` adds the attempt

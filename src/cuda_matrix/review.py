@@ -13,10 +13,9 @@ from cuda_matrix.cards import Card, find_gpu
 from cuda_matrix.config import Config, Image
 from cuda_matrix.explain import near, nearest
 from cuda_matrix.image_axes import Finding
+from cuda_matrix.image_tags import names_no_release
 from cuda_matrix.payload_items import ItemTable, Kind, matches
 
-# Tags that are made to be pushed again: two runs may mean two images.
-_MOVING_TAGS = frozenset({"latest", "nightly", "main", "master", "edge", "dev", "canary", "rolling", "stable"})
 # Of what an image is expected to hold, these are no Python distributions, or known by their import name.
 _WITHOUT_DISTRIBUTION = frozenset({"torch", "cuda", "cudnn", "python"})
 _AXIS = re.compile(r"\{([^{}]*)\}")
@@ -96,8 +95,8 @@ def _moving_tag(image: Image) -> str | None:
     if not colon or "/" in tag:
         return None if _AXIS.search(name.rpartition("/")[2]) else ""  # an axis may bring the tag with it
     axis = _AXIS.fullmatch(tag)
-    tags = image.axes.get(axis[1], ()) if axis else (tag,)
-    return next((each for each in tags if each.lower() in _MOVING_TAGS), None)
+    tags = image.axes.get(axis[1], ()) if axis else () if _AXIS.search(tag) else (tag,)
+    return next((each for each in tags if names_no_release(each)), None)
 
 
 def _nearest_card(name: str, cards: tuple[Card, ...]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuda_matrix.cards import Card
-from cuda_matrix.drivers import version_key
+from cuda_matrix.facts import version_key
 from cuda_matrix.scenario import Fault, Host, Scenario, SimulatedImage
 from cuda_matrix.tables import Reference
 

@@ -1,4 +1,6 @@
-"""Owns the starter configuration of `init`: which files there are, and writing them without losing a user's own.
+"""Owns what `init` gives a user to begin with: the starter configuration, the self-check entrypoint of an image.
+
+It writes without losing a user's own files.
 
 Must not know the command line.
 """
@@ -9,8 +11,11 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+from cuda_matrix.drivers import DriverTable
 from cuda_matrix.errors import ConfigurationError
+from cuda_matrix.facts import version_key
 from cuda_matrix.schemas import config_schema
+from cuda_matrix.version import __version__
 
 # Path in the user's repository → template. (A folder `.github` would be lost by some packagers, hence `workflows`.)
 _TEMPLATES = {
@@ -20,6 +25,7 @@ _TEMPLATES = {
     ".github/workflows/gpu-matrix.yml": "workflows/gpu-matrix.yml",
 }
 _SCHEMA = "matrix/schema.json"
+_ENTRYPOINT = "entrypoint.sh"
 
 
 def starter_files() -> dict[str, str]:
@@ -58,3 +64,40 @@ def write_starter(directory: Path) -> list[Path]:
         msg = f"cannot write below {directory}: {error.strerror} ({error.filename})"
         raise ConfigurationError(msg) from error
     return written
+
+
+def entrypoint_script(drivers: DriverTable) -> str:
+    """The self-check for an image: a POSIX shell script that looks at the GPU, then becomes the command."""
+    text = files("cuda_matrix").joinpath("templates").joinpath(_ENTRYPOINT).read_text(encoding="utf-8")
+    floors = " ".join(f"{cuda}={driver}" for cuda, driver in _floors(drivers))
+    return text.replace("@FLOORS@", floors).replace("@VERSION@", __version__)
+
+
+def _floors(drivers: DriverTable) -> list[tuple[str, str]]:
+    """CUDA major (or version, before minor-version compatibility) and its oldest driver, newest first."""
+    floors = {row.cuda_major: row.driver for row in drivers.floors}
+    for row in drivers.toolkits:
+        if drivers.floor_of(row.cuda) is None:
+            floors[row.cuda] = min(floors.get(row.cuda, row.driver), row.driver, key=version_key)
+    return sorted(floors.items(), key=lambda pair: version_key(pair[0]), reverse=True)
+
+
+def write_entrypoint(directory: Path, drivers: DriverTable) -> Path:
+    """Write entrypoint.sh, executable, into the directory.
+
+    Raises:
+        ConfigurationError: the file is there already, or the directory cannot be written.
+    """
+    path = directory / _ENTRYPOINT
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8", newline="") as stream:
+            stream.write(entrypoint_script(drivers))
+        path.chmod(0o755)
+    except FileExistsError as error:
+        msg = f"nothing is written, because this would be overwritten: {error.filename}"
+        raise ConfigurationError(msg, hint="without DIR it is printed: cuda-matrix init --entrypoint") from error
+    except OSError as error:
+        msg = f"cannot write below {directory}: {error.strerror} ({error.filename})"
+        raise ConfigurationError(msg) from error
+    return path

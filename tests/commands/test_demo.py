@@ -48,6 +48,13 @@ def test_the_five_rows_of_the_article_are_in_the_performance_table(demo: tuple[P
         assert f"| {card} | {cuda} | {torch} | {speed} |" in text
 
 
+def test_every_simulated_cell_was_predicted_and_the_score_says_what_it_rests_on(demo: tuple[Path, str]) -> None:
+    score = json.loads((demo[0] / "report.json").read_text(encoding="utf-8"))["foretold"]
+    assert (score["right"], score["comparable"], score["unknown"]) == (9, 9, 0)
+    assert score["notes"] == ["Every result behind this is simulated."]
+    assert "Predicted and measured: All 9 predictions were right. Every result" in demo[1]
+
+
 def test_this_machine_was_run_and_its_result_counts(demo: tuple[Path, str]) -> None:
     cells = {cell["cell"]: cell for cell in json.loads((demo[0] / "report.json").read_text(encoding="utf-8"))["cells"]}
     assert cells["this-python@this-machine"]["verdict"] != "not-run"

@@ -37,11 +37,12 @@ def command(out: Path) -> None:
 
 def _plan(name: str) -> Plan:
     from cuda_matrix import documents, matrix
+    from cuda_matrix.commands.foresight import foretold
     from cuda_matrix.config import Config
     from cuda_matrix.reference import data_text
 
     config = documents.load_table(Config, data_text(name).encode(), name)
-    return matrix.make_plan(matrix.expand(config), config)
+    return foretold(matrix.make_plan(matrix.expand(config), config), {}, skip=False)
 
 
 def _run(what: str, engine: Engine, plan: Plan, out: Path) -> None:

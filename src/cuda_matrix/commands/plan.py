@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cuda_matrix.plan import Plan, PlannedImage
+    from cuda_matrix.image_facts import ImageFacts
+    from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, SkippedCell
 
 ROWS_SHOWN = 200  # of the table; a longer one is for machines
 _DIGEST_SHOWN = 19  # characters: `sha256:` and 12 digits, as Docker abbreviates
@@ -27,6 +27,7 @@ class Options:
     select: tuple[str, ...]
     tier: str | None
     offline: bool
+    no_skip: bool
     form: str
     max_jobs: int
     output: Path | None
@@ -40,6 +41,9 @@ class Options:
 @click.option("--tier", metavar="NAME", help="Only the cells of this tier of the policy.")
 @click.option("--offline", is_flag=True, help="Ask no registry: tags stay unresolved, and the plan says so.")
 @click.option(
+    "--no-skip", is_flag=True, help="Run cells that are predicted to fail, whatever policy.skip_predicted says."
+)
+@click.option(
     "--format", "form", type=click.Choice(["table", "json", "github"]), default="table", show_default=True, help="How."
 )
 @click.option("--max-jobs", type=click.IntRange(1, 256), default=256, show_default=True, help="Most lanes of the plan.")
@@ -49,10 +53,12 @@ class Options:
 def command(**values: Any) -> None:
     """Show which cells run, in which lane, and which do not and why.
 
-    Tags are resolved to digests, so that every lane runs the same image. `--format github` prints the value of
+    Tags are resolved to digests, so that every lane runs the same image. Each cell shows what is predicted of it from
+    the registry, the configuration and the tag, without a pull. `--format github` prints the value of
     `strategy.matrix`; each lane is then `cuda-matrix run --plan FILE --lane N`.
     """
     from cuda_matrix import config_files, matrix
+    from cuda_matrix.commands import foresight
     from cuda_matrix.commands.notices import show_warnings
 
     options = Options(**values)
@@ -61,33 +67,15 @@ def command(**values: Any) -> None:
     plan = matrix.make_plan(
         loaded.expansion, loaded.config, select=options.select, tier=options.tier, max_jobs=options.max_jobs
     )
+    asked: dict[str, ImageFacts | str] = {}
     if not options.offline:
-        plan = _resolved(plan)
+        unresolved = {row.ref for row in plan.images.values() if row.digest is None}
+        asked = foresight.ask_registries({row.ref for row in plan.images.values()}, needed=unresolved)
+        plan = matrix.with_digests(plan, foresight.digests(asked))
+    plan = foresight.foretold(plan, asked, skip=loaded.config.policy.skip_predicted and not options.no_skip)
     if options.output is not None:
         _write(plan, options.output)
     click.echo(_shown(plan, options.form))
-
-
-def _resolved(plan: Plan) -> Plan:
-    """Ask the registries, where a tag is not pinned already."""
-    from cuda_matrix import matrix
-
-    refs = {row.ref for row in plan.images.values() if row.digest is None}
-    if not refs:
-        return plan
-    from cuda_matrix.adapters.endpoint import connect
-    from cuda_matrix.adapters.images import resolve_digests
-    from cuda_matrix.errors import InfrastructureError
-
-    try:
-        client = connect(os.environ)
-    except InfrastructureError as error:
-        hint = error.hint or "Docker asks the registries; `--offline` plans without it"
-        raise InfrastructureError(str(error), hint=hint) from error
-    try:
-        return matrix.with_digests(plan, resolve_digests(client, refs))
-    finally:
-        client.close()
 
 
 def _write(plan: Plan, output: Path) -> None:
@@ -113,12 +101,14 @@ def _shown(plan: Plan, form: str) -> str:
 def _table(plan: Plan) -> Iterator[str]:
     from tabulate import tabulate
 
-    rows = [(cell.id, _image(plan.images[cell.image]), f"{cell.lane}") for cell in plan.cells[:ROWS_SHOWN]]
-    yield tabulate(rows, headers=("Cell", "Image", "Lane"), disable_numparse=True)
+    rows = [
+        (cell.id, _image(plan.images[cell.image]), f"{cell.lane}", _predicted(cell)) for cell in plan.cells[:ROWS_SHOWN]
+    ]
+    yield tabulate(rows, headers=("Cell", "Image", "Lane", "Predicted"), disable_numparse=True)
     yield from _more(len(plan.cells))
     if plan.skipped:
         yield ""
-        skipped = [(cell.id, f"{cell.kind}: {cell.reason}") for cell in plan.skipped[:ROWS_SHOWN]]
+        skipped = [(cell.id, _why_not(cell)) for cell in plan.skipped[:ROWS_SHOWN]]
         yield tabulate(skipped, headers=("Not run", "Why"), disable_numparse=True)
         yield from _more(len(plan.skipped))
     yield ""
@@ -126,6 +116,21 @@ def _table(plan: Plan) -> Iterator[str]:
     amounts = f"{_count(len(plan.cells), 'cell')} in {_count(len(plan.lanes), 'lane')} on {runners}"
     yield f"{amounts}; {len(plan.skipped)} skipped"
     yield from _unresolved(plan)
+
+
+def _predicted(cell: PlannedCell) -> str:
+    """– where no card is asked for, so that no rule speaks."""
+    from cuda_matrix.commands.foresight import said
+
+    return "–" if cell.prediction is None else said(cell.prediction)
+
+
+def _why_not(cell: SkippedCell) -> str:
+    from cuda_matrix.report.escape import console_text
+
+    said = cell.prediction
+    by = f" (rule {said.rule}: {said.source})" if said else ""
+    return console_text(f"{cell.kind}: {cell.reason}{by}")
 
 
 def _count(number: int, noun: str) -> str:

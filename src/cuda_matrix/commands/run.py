@@ -25,6 +25,7 @@ class Options:
     plan_file: str | None
     select: tuple[str, ...]
     tier: str | None
+    no_skip: bool
     lane: int | None
     max_jobs: int
     engine: str
@@ -42,6 +43,9 @@ class Options:
 )
 @click.option("--select", multiple=True, metavar="GLOB", help="Only cells that match; may be given several times.")
 @click.option("--tier", metavar="NAME", help="Only the cells of this tier of the policy.")
+@click.option(
+    "--no-skip", is_flag=True, help="Run cells that are predicted to fail, whatever policy.skip_predicted says."
+)
 @click.option("--lane", type=click.IntRange(min=0), metavar="N", help="Only this lane of the plan.")
 @click.option("--max-jobs", type=click.IntRange(1, 256), default=256, show_default=True, help="Most lanes of the plan.")
 @click.option(
@@ -83,6 +87,7 @@ def _plan(options: Options) -> tuple[Plan, Callable[[Plan], Plan] | None]:
     file, as it was; where the whole matrix is run, nothing stays.
     """
     from cuda_matrix import config_files, matrix
+    from cuda_matrix.commands.foresight import foretold
     from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.plan_union import cell_ids, only, refresh
     from cuda_matrix.result_files import read_plan
@@ -96,17 +101,19 @@ def _plan(options: Options) -> tuple[Plan, Callable[[Plan], Plan] | None]:
             tier=options.tier,
             max_jobs=options.max_jobs,
         )
+        skip = loaded.config.policy.skip_predicted and not options.no_skip
+        plan = foretold(plan, {}, skip=skip)
         if not options.select and options.tier is None:
             return plan, None
 
         def beside(earlier: Plan) -> Plan:
             lanes = max(matrix.MAX_JOBS, len(loaded.expansion.runners))
             whole = matrix.make_plan(loaded.expansion, loaded.config, max_jobs=lanes)
-            return only(whole, cell_ids(earlier) | cell_ids(plan))
+            return only(foretold(whole, {}, skip=skip), cell_ids(earlier) | cell_ids(plan))
 
         return plan, beside
-    if options.select or options.tier or options.config:
-        msg = "--plan already says which cells run: it goes with neither --config, --select nor --tier"
+    if options.select or options.tier or options.config or options.no_skip:
+        msg = "--plan already says which cells run: it goes with neither --config, --select, --tier nor --no-skip"
         raise ConfigurationError(msg, hint="give these to `cuda-matrix plan`, or use --lane")
     plan = read_plan(Path(options.plan_file))
     return plan, lambda earlier: refresh(earlier, plan)

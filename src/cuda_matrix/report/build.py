@@ -14,6 +14,7 @@ from cuda_matrix.model import Verdict
 from cuda_matrix.plan import Plan, PlannedRunner
 from cuda_matrix.report import decision, numbers, sections
 from cuda_matrix.report.escape import short
+from cuda_matrix.report.foretold import foretold
 from cuda_matrix.report.performance import (
     charts,
     contested,
@@ -70,6 +71,7 @@ def build_view(plan: Plan, gate: GateVerdict, problems: Sequence[Problem] = (), 
         remarks=tuple(remark for cell in cells if cell.verdict in GOOD for remark in sections.remarks(cell)),
         skipped=tuple(sections.skipped(cell) for cell in cells if cell.verdict is Verdict.SKIPPED),
         unchecked=unchecked(cells),
+        foretold=foretold(cells),
         unreadable=tuple(Unreadable(problem.file, problem.message) for problem in problems),
         legend=_legend(rows),
         charts=charts(columns, rows),

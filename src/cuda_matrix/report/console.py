@@ -10,7 +10,7 @@ from tabulate import tabulate
 from cuda_matrix.model import Verdict
 from cuda_matrix.report.escape import console_text, short
 from cuda_matrix.report.numbers import NONE
-from cuda_matrix.report.view import CellView, Performance, ReasonLine, Row, Section, Unchecked, View
+from cuda_matrix.report.view import CellView, Foretold, Performance, ReasonLine, Row, Section, Unchecked, View
 from cuda_matrix.report.words import CONTESTED, DRIFT_MEANING, FASTEST_MEANING, INSTEAD_MEANING, PERFORMANCE, WORDS
 
 _WORD = 60
@@ -53,6 +53,7 @@ def render_console(view: View, *, colour: bool) -> str:
         _list("Could not be read", [console_text(f"{bad.file}: {bad.message}") for bad in view.unreadable]),
         _list("Remarks", [f"{console_text(r.cell)}: {console_text(r.text)}" for r in view.remarks]),
         _list("Notes", [console_text(note) for note in view.other_notes]),
+        _foretold(view.foretold),
         _list("Not checked", [_unchecked(row) for row in view.unchecked]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -94,6 +95,19 @@ def _legend(view: View) -> str:
         text += f" {CONTESTED}"
     alternatives = any(cell and cell.alternative for row in view.rows for cell in row.cells)
     return f"{text} ->: {INSTEAD_MEANING}." if alternatives else text
+
+
+def _foretold(found: Foretold) -> str:
+    """One line, and one more for each cell that was not as predicted."""
+    if not found.sentence:
+        return ""
+    head = " ".join(["Predicted and measured:", found.sentence, *found.notes])
+    rows = [
+        f"  {row.cell}, {row.kind}: predicted {row.predicted} by rule {row.rule}; measured {row.measured}"
+        f"{f'; {row.note}' if row.note else ''}"
+        for row in found.rows
+    ]
+    return "\n".join([console_text(head), *(f"  {console_text(row)}" for row in rows)])
 
 
 def _unchecked(row: Unchecked) -> str:

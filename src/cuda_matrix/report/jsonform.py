@@ -10,7 +10,7 @@ import math
 from pydantic import Field
 
 from cuda_matrix.model import Frozen, Verdict
-from cuda_matrix.report.view import CellView, Provenance, View
+from cuda_matrix.report.view import CellView, Foretold, Provenance, View, Way
 from cuda_matrix.report.words import CPU, SIMULATED
 
 REPORT_VERSION = 1
@@ -90,6 +90,51 @@ class UncheckedForm(Frozen):
     cells: tuple[str, ...]
 
 
+class ForetellingForm(Frozen):
+    """A cell that was not as predicted."""
+
+    cell: str
+    kind: str = Field(description="miss, right verdict other cause, not foretold")
+    predicted: str
+    rule: str
+    source: str
+    measured: str
+    note: str
+
+
+class ForetoldForm(Frozen):
+    """Predictions against what was measured; `right` of `comparable` cells were foretold."""
+
+    right: int
+    comparable: int
+    other_cause: int = Field(description="Right verdict, other cause; among the comparable.")
+    not_foretold: int = Field(description="Failed for a reason that no rule foresees; not among the comparable.")
+    unknown: int = Field(description="A fact was missing, so nothing was predicted.")
+    not_comparable: int = Field(description="Predicted, and no answer came.")
+    notes: tuple[str, ...]
+    cells: tuple[ForetellingForm, ...]
+
+
+class WayStepForm(Frozen):
+    """One question of the diagnosis tree (data/diagnosis-tree.yml) and its answer, empty where there is none."""
+
+    node: str
+    question: str
+    answer: str
+    how: str = Field(description="seen, or why the answer stands, or is missing, without having been seen")
+    evidence: str
+
+
+class WayForm(Frozen):
+    """The way of one failed cell down the diagnosis tree; `leaf` is None where it ended before one."""
+
+    cell: str
+    steps: tuple[WayStepForm, ...]
+    leaf: str | None
+    end: str
+    do: tuple[str, ...]
+
+
 class ReportForm(Frozen):
     """The whole report."""
 
@@ -103,6 +148,8 @@ class ReportForm(Frozen):
     performance: tuple[PerformanceForm, ...]
     provenance: tuple[ProvenanceForm, ...]
     unchecked: tuple[UncheckedForm, ...] = ()
+    foretold: ForetoldForm | None = Field(default=None, description="None where no cell was predicted.")
+    ways: tuple[WayForm, ...] = ()
     unreadable: tuple[str, ...]
 
 
@@ -137,6 +184,8 @@ def report_form(view: View) -> ReportForm:
             UncheckedForm(checks=row.checks, status=row.status, reason=row.reason, cells=row.cells)
             for row in view.unchecked
         ),
+        foretold=_foretold(view.foretold) if view.foretold.sentence else None,
+        ways=tuple(way_form(section.cell, section.way) for section in view.failures if section.way),
         unreadable=tuple(f"{bad.file}: {bad.message}" for bad in view.unreadable),
     )
 
@@ -162,6 +211,40 @@ def _cell(cell: CellView) -> CellForm:
         simulated=SIMULATED in cell.marks,
         alternative=cell.alternative or None,
     )
+
+
+def _foretold(found: Foretold) -> ForetoldForm:
+    cells = tuple(
+        ForetellingForm(
+            cell=row.cell,
+            kind=row.kind,
+            predicted=row.predicted,
+            rule=row.rule,
+            source=row.source,
+            measured=row.measured,
+            note=row.note,
+        )
+        for row in found.rows
+    )
+    return ForetoldForm(
+        right=found.right,
+        comparable=found.comparable,
+        other_cause=found.other_cause,
+        not_foretold=found.not_foretold,
+        unknown=found.unknown,
+        not_comparable=found.not_comparable,
+        notes=found.notes,
+        cells=cells,
+    )
+
+
+def way_form(cell: str, way: Way) -> WayForm:
+    """The way of one cell, as data."""
+    steps = tuple(
+        WayStepForm(node=s.node, question=s.question, answer=s.answer, how=s.how, evidence=s.evidence)
+        for s in way.steps
+    )
+    return WayForm(cell=cell, steps=steps, leaf=way.leaf or None, end=way.end, do=way.do)
 
 
 def _provenance(row: Provenance) -> ProvenanceForm:

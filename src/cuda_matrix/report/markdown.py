@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cuda_matrix.model import Verdict
-from cuda_matrix.report import words
-from cuda_matrix.report.escape import Markdown, link, markdown, short, table_code
+from cuda_matrix.report import mermaid, words
+from cuda_matrix.report.escape import Markdown, fence, link, markdown, short, table_code
 from cuda_matrix.report.numbers import NONE
 from cuda_matrix.report.templating import markdown_environment
 from cuda_matrix.report.view import CellView, Column, Performance, Provenance, Row, Section, Unchecked, View
@@ -43,6 +43,8 @@ def _render(template: str, view: View, sections: str | None) -> str:
         provenance=_provenance(view.provenance),
         legend=_legend(view),
         checks=_checks,
+        way=_way,
+        with_chart={section.anchor for section in _ways(view)[: mermaid.CHARTS]},
         unchecked=_unchecked(view.unchecked),
         words=words,
     )
@@ -123,6 +125,21 @@ def _checks(section: Section) -> Markdown:
         for check in section.checks
     ]
     return _table(header, ["---", "---", "---", "---", "---", "--:"], body)
+
+
+def _ways(view: View) -> list[Section]:
+    return [section for section in view.failures if section.way]
+
+
+def _way(section: Section, charted: bool) -> Markdown:
+    """The way down the diagnosis tree: as a chart, or in one line where the page has charts enough."""
+    way = section.way
+    if way is None:
+        return Markdown("")
+    if charted:
+        return fence(mermaid.chart(way), "mermaid")
+    steps = " → ".join(f"{_text(step.question, _TEXT)} *{_text(step.answer or step.how, _WORD)}*" for step in way.steps)
+    return Markdown(f"{steps} → **{_text(way.end, _TEXT)}**")
 
 
 def _unchecked(rows: Iterable[Unchecked]) -> Markdown:

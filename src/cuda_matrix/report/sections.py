@@ -13,6 +13,7 @@ from cuda_matrix.model import CheckStatus, EngineName, Verdict
 from cuda_matrix.report import numbers
 from cuda_matrix.report.performance import figure
 from cuda_matrix.report.view import CheckLine, Provenance, Remark, Section
+from cuda_matrix.report.way import way_of_result
 from cuda_matrix.report.words import CPU, SIMULATED, WORDS
 from cuda_matrix.result import BenchmarkResult, CellResult, CheckResult
 
@@ -91,6 +92,7 @@ def section(judged: Judgement, others: Sequence[Judgement]) -> Section:
         repro=result.repro if result else "",
         checks=tuple(_check(check) for check in (*result.checks, *result.benchmarks)) if result else (),
         log=tail(_log(result, broken)),
+        way=way_of_result(result) if result and result.diagnosis else None,
     )
 
 
@@ -101,8 +103,10 @@ def not_run(judged: Judgement) -> Remark:
 
 
 def skipped(judged: Judgement) -> Remark:
-    """A cell that was not planned, and why."""
-    return _remark(judged, word(judged))
+    """A cell that was not planned, and why; of a predicted failure also the rule and who says so."""
+    said = judged.prediction
+    by = f" (rule {said.rule}: {said.source})" if said else ""
+    return _remark(judged, word(judged) + by)
 
 
 def remarks(judged: Judgement) -> list[Remark]:

@@ -103,6 +103,30 @@ class CheckLine:
 
 
 @dataclass(frozen=True)
+class WayStep:
+    """One question of the diagnosis tree. `how`: seen, or why the answer stands without; `others`: answer, where to."""
+
+    node: str
+    question: str
+    answer: str
+    how: str
+    evidence: str
+    bad: bool
+    others: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of one cell down the diagnosis tree. `found`: it ended at a leaf, not for want of an answer."""
+
+    steps: tuple[WayStep, ...]
+    end: str
+    found: bool
+    leaf: str = ""
+    do: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Section:
     """What is said of one cell that is not good."""
 
@@ -126,6 +150,7 @@ class Section:
     repro: str = ""
     checks: tuple[CheckLine, ...] = ()
     log: str = ""
+    way: Way | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +174,37 @@ class Unchecked:
     reason: str
     cells: tuple[str, ...]
     everywhere: bool
+
+
+@dataclass(frozen=True)
+class Foretelling:
+    """One cell whose prediction is worth a line. `kind`: miss, other-cause, not-foretold. `note`: judged by what."""
+
+    cell: str
+    runner: str
+    verdict: Verdict
+    symbol: str
+    kind: str
+    predicted: str
+    rule: str
+    source: str
+    measured: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Predictions against what was measured. `sentence` is empty where nothing was predicted."""
+
+    sentence: str = ""
+    notes: tuple[str, ...] = ()
+    right: int = 0
+    comparable: int = 0
+    other_cause: int = 0
+    not_foretold: int = 0
+    unknown: int = 0
+    not_comparable: int = 0
+    rows: tuple[Foretelling, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,6 +298,7 @@ class View:
     remarks: tuple[Remark, ...]
     skipped: tuple[Remark, ...]
     unchecked: tuple[Unchecked, ...]
+    foretold: Foretold
     unreadable: tuple[Unreadable, ...]
     legend: tuple[LegendEntry, ...]
     charts: tuple[Chart, ...]
