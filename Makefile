@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test check bench docs lock format clean
+.PHONY: help demo test check bench docs facts lock format clean
 help:
 	@echo "make demo    the whole pipeline on a simulated fleet and on this machine (no GPU, no Docker)"
 	@echo "make test    every test; those that need Docker are skipped by name where there is none"
 	@echo "make check   linters, types, layers, schemas: what CI runs"
 	@echo "make bench   what a cell costs beside a bare docker run"
-	@echo "make docs    write docs/checks.md and docs/benchmarks.md from the payload's table"
+	@echo "make docs    write the pages of docs/ that are generated: checks, benchmarks, causes, compatibility rules"
+	@echo "make facts   hold the tables of facts against their sources (network)"
 	@echo "make lock    refresh the lock files"
 	@echo "make format  let ruff format the sources"
 
@@ -42,6 +43,10 @@ bench: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python tools/item_docs.py
+	@$(BIN)/python tools/facts_docs.py
+
+facts: $(READY)
+	@$(BIN)/python tools/refresh_facts.py --check
 
 lock: $(READY)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes pyproject.toml -o requirements.lock

@@ -5,10 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from container_bed import Bed, cause
+from registry_bed import PASSWORD, USER, serving_registry
 
-USER, PASSWORD = "cell", "s3cret-of-the-registry"
 # A helper as https://github.com/docker/docker-credential-helpers describes it: the server on stdin, JSON on stdout.
 HELPER = f"""#!/bin/sh
 [ "$1" = get ] || exit 1
@@ -37,49 +33,13 @@ class PrivateRegistry:
 @pytest.fixture
 def private(bed: Bed, tmp_path: Path) -> Iterator[PrivateRegistry]:
     """A second registry, with a password; `bare` is pushed there and removed from the engine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    hashing = "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))"  # bcrypt, the one hash that registries take
-    hashed = subprocess.run(["perl", "-e", hashing, PASSWORD], capture_output=True, text=True, check=True).stdout
-    (tmp_path / "htpasswd").write_text(f"{USER}:{hashed}\n")
-    (tmp_path / "registry.yml").write_text(
-        json.dumps(
-            {
-                "version": "0.1",
-                "log": {"level": "error"},
-                "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-                "http": {"addr": address},
-                "auth": {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}},
-            }
-        )
-    )
-    process = subprocess.Popen(["docker-registry", "serve", str(tmp_path / "registry.yml")], stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(address)
+    with serving_registry(tmp_path, password=True) as address:
         ref = f"{address}/cm/private:test"
         login = docker_config(tmp_path / "pusher", address, with_password=True)
         bed.docker("tag", bed.ref("bare"), ref)
         bed.docker("--config", str(login), "push", ref)
         bed.docker("rmi", ref)
         yield PrivateRegistry(address, ref)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(address: str) -> None:
-    request = urllib.request.Request(f"http://{address}/v2/")
-    request.add_header("Authorization", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            urllib.request.urlopen(request, timeout=2).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the registry does not answer"
-            time.sleep(0.1)
-        else:
-            return
 
 
 def docker_config(folder: Path, address: str, *, with_password: bool) -> Path:
