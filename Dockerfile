@@ -1,18 +1,20 @@
-# The same command line as an image, for machines without Python:
-#   docker run --rm -v /var/run/docker.sock:/var/run/docker.sock -v "$PWD:/work" cuda-matrix run --out results
-FROM python:3.13-slim AS build
+# The same command line as an image, for machines without Python; the action builds it where it finds none.
+#   docker run --rm --volume /var/run/docker.sock:/var/run/docker.sock --volume "$PWD:/work" cuda-matrix run --out results
+# Another base, for example of a mirror: --build-arg BASE=registry.example/python:3.13-slim
+ARG BASE=python:3.13-slim
+FROM ${BASE} AS build
 COPY requirements.lock /build/
-RUN python -m venv /opt/cuda-matrix \
+RUN python3 -m venv /opt/cuda-matrix \
  && /opt/cuda-matrix/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /build/requirements.lock
-COPY pyproject.toml README.md LICENSE /build/
-COPY src /build/src
-RUN python -m venv /opt/builder && /opt/builder/bin/pip install --no-cache-dir build \
- && /opt/builder/bin/python -m build --wheel --outdir /build/dist /build \
- && /opt/cuda-matrix/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /build/dist/*.whl
+COPY src/cuda_matrix /build/cuda_matrix
+RUN cp -r /build/cuda_matrix "$(/opt/cuda-matrix/bin/python -c 'import site; print(site.getsitepackages()[0])')/" \
+ && /opt/cuda-matrix/bin/pip uninstall --quiet --yes pip \
+ && /opt/cuda-matrix/bin/python -m compileall -q /opt/cuda-matrix/lib
 
-FROM python:3.13-slim
+FROM ${BASE}
 COPY --from=build /opt/cuda-matrix /opt/cuda-matrix
-ENV PATH=/opt/cuda-matrix/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /work
-ENTRYPOINT ["cuda-matrix"]
+# Isolated: no module of the mounted folder can stand in for one of ours.
+ENTRYPOINT ["/opt/cuda-matrix/bin/python", "-I", "-m", "cuda_matrix"]
 CMD ["--help"]

@@ -1,36 +1,12 @@
 #!/usr/bin/env bash
 # Maps the action's inputs to the command line. Inputs come by environment; each becomes one argument, never code.
+# `main.sh plan` plans; without an argument it does the rest of the mode. No token is known here: what speaks to GitHub
+# is publish.sh.
 set -euo pipefail
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export PYTHONDONTWRITEBYTECODE=1
-
-# Isolated (-I): no module of the checked-out repository can stand in for one of ours.
-python() {
-  "$CUDA_MATRIX_PYTHON" -I "$@"
-}
-
-# In the background, with signals passed on: when a job is cancelled the runner signals this shell alone.
-cuda_matrix() {
-  local main='import sys; sys.path.insert(0, sys.argv.pop(1)); from cuda_matrix.__main__ import main; main()' child status=0
-  "$CUDA_MATRIX_PYTHON" -I -c "$main" "$root/src" "$@" & # no function here: the signal must reach Python itself
-  child=$!
-  trap 'kill -TERM "$child" 2>/dev/null' INT TERM HUP
-  wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
-  done
-  trap - INT TERM HUP
-  return "$status"
-}
-
-# A random delimiter: no value can end its own block and forge another output.
-output() {
-  local delimiter
-  delimiter="end-$(python -c 'import secrets; print(secrets.token_hex(16))')"
-  printf '%s<<%s\n%s\n%s\n' "$1" "$delimiter" "$2" "$delimiter" >>"$GITHUB_OUTPUT"
-}
+# shellcheck source=action/launch.sh
+. "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+withhold_tokens
+[ -z "${CUDA_MATRIX_DOCKER_CONFIG:-}" ] || export DOCKER_CONFIG=$CUDA_MATRIX_DOCKER_CONFIG
 
 selection=()
 [ -z "${INPUT_CONFIG:-}" ] || selection+=(--config "$INPUT_CONFIG")
@@ -38,73 +14,77 @@ selection=()
 while IFS= read -r glob; do
   [ -z "$glob" ] || selection+=(--select "$glob")
 done <<<"${INPUT_SELECT:-}"
+[ -z "${INPUT_CHANGED_SINCE:-}" ] || selection+=(--changed-since "$INPUT_CHANGED_SINCE")
 selection+=(--max-jobs "${INPUT_MAX_JOBS:-256}")
 
 plan() {
-  local options=("${selection[@]}" --format github --output "$INPUT_PLAN") matrix
+  local options=("${selection[@]}" --format github --output "$INPUT_PLAN") matrix lanes
   [ "${INPUT_OFFLINE:-false}" != true ] || options+=(--offline)
   mkdir -p "$(dirname "$INPUT_PLAN")"
   matrix=$(cuda_matrix plan "${options[@]}")
+  lanes=$(printf '%s' "$matrix" | python -c 'import json, sys; print(len(json.load(sys.stdin)["include"]))')
   output matrix "$matrix"
-  output lanes "$(printf '%s' "$matrix" | python -c 'import json, sys; print(len(json.load(sys.stdin)["include"]))')"
+  output lanes "$lanes"
   output plan "$INPUT_PLAN"
+  [ "$lanes" != 0 ] || echo "::notice::nothing to run: no cell of the matrix is chosen, or none has changed"
 }
 
 run() {
   local options=(--plan "$INPUT_PLAN" --engine "${INPUT_ENGINE:-docker}" --out "$INPUT_RESULTS")
   [ -z "${INPUT_LANE:-}" ] || options+=(--lane "$INPUT_LANE")
   # What runs prints is not ours: between these two lines the runner obeys no command in it.
-  local token
-  token="stop-$(python -c 'import secrets; print(secrets.token_hex(16))')"
+  local token status=0
+  token="stop-$(random)"
   echo "::stop-commands::$token"
-  local status=0
   cuda_matrix run "${options[@]}" || status=$?
   echo "::$token::"
   output results "$INPUT_RESULTS"
   return "$status"
 }
 
-report() {
+report() { # exit code of the run before it
   cuda_matrix report --out "$INPUT_REPORT" -- "$INPUT_RESULTS"
   output report "$INPUT_REPORT"
-  local limit=1000000 # bytes; GitHub refuses a summary of more than 1 MiB
-  if [ "$(wc -c <"$INPUT_REPORT/report.md")" -le "$limit" ]; then
-    cat "$INPUT_REPORT/report.md" >>"$GITHUB_STEP_SUMMARY"
-  else
-    echo "The report is larger than a job summary may be; it is in the folder \`$INPUT_REPORT\`." >>"$GITHUB_STEP_SUMMARY"
-  fi
-  local status=0
-  cuda_matrix gate -- "$INPUT_RESULTS" || status=$?
+  local status=0 judged=()
+  [ -z "${INPUT_CONFIG:-}" ] || judged=(--config "$INPUT_CONFIG")
+  cuda_matrix gate "${judged[@]}" -- "$INPUT_RESULTS" || status=$?
   case "$status:${1:-0}" in
     0:0) output verdict yes ;;
     *) output verdict no ;; # a run that was cut short releases nothing, whatever an earlier one has left
   esac
+  if [ "$status:${1:-0}" = 0:0 ] && [ "${INPUT_PROMOTE:-false}" != false ]; then
+    promote
+    return
+  fi
   [ "$status:${INPUT_GATE:-true}" != 1:false ] || status=0
   return "$status"
 }
 
-case "${INPUT_GATE:-true}" in
-  true | false) ;;
-  *)
-    echo "::error::gate must be true or false"
-    exit 2
-    ;;
-esac
+promote() {
+  local options=() attestation="$INPUT_REPORT/attestation.json"
+  [ -z "${INPUT_CONFIG:-}" ] || options+=(--config "$INPUT_CONFIG")
+  if [ "$INPUT_PROMOTE" = dry-run ]; then
+    cuda_matrix promote "${options[@]}" --dry-run -- "$INPUT_RESULTS"
+  else
+    cuda_matrix promote "${options[@]}" --attestation "$attestation" -- "$INPUT_RESULTS" || return
+    output attestation "$attestation"
+  fi
+}
 
-case "${INPUT_MODE:-}" in
-  plan) plan ;;
-  run) run ;;
-  report) report ;;
-  all)
-    plan
+boolean gate "${INPUT_GATE:-true}"
+boolean offline "${INPUT_OFFLINE:-false}"
+[ "${INPUT_PROMOTE:-false}" = dry-run ] || boolean "promote (if not dry-run)" "${INPUT_PROMOTE:-false}"
+
+case "${1:-}:${INPUT_MODE:-}" in
+  plan:plan | plan:all) plan ;;
+  :run) run ;;
+  :report) report ;;
+  :all)
     status=0
     run || status=$?
     # What ran is reported whatever stopped the run.
     report "$status" || { reported=$?; [ "$status" -ne 0 ] || status=$reported; }
     exit "$status"
     ;;
-  *)
-    echo "::error::mode must be plan, run, report or all"
-    exit 2
-    ;;
+  *) fail 2 "mode must be plan, run, report or all" ;;
 esac

@@ -1,4 +1,4 @@
-"""Fixtures for every test: golden files."""
+"""Fixtures for every test: golden files, an emulated GitHub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from github_bed import emulated_github, github_bed
+
+__all__ = ["emulated_github", "github_bed"]  # fixtures
 
 GOLDEN = Path(__file__).parent / "golden"
 

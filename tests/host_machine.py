@@ -72,7 +72,10 @@ class Machine:
             self.file(f"usr/lib/x86_64-linux-gnu/{name}.so.{driver}", "")
         self.says("nvidia-smi", CARD_ROW.format(driver=driver))
         self.says("modinfo", driver)
-        self.says("journalctl", "usb 1-1: new device\nnvidia: loading out-of-tree module taints kernel.")
+        self.says(
+            "journalctl",
+            "Linux version 6.1.0-13-amd64\nusb 1-1: new device\nnvidia: loading out-of-tree module taints kernel.",
+        )
         return self
 
     def with_toolkit(self, version: str = "1.17.4") -> Machine:

@@ -22,6 +22,11 @@ def matching(pattern: str, rng: random.Random) -> str | None:
     return None
 
 
+def made(pattern: str, rng: random.Random) -> str:
+    """A text after the regex's tree; its boundaries and look-arounds may not hold."""
+    return _made(_syntax.parse(pattern, re.IGNORECASE), rng)
+
+
 def literals(pattern: str) -> list[str]:
     """Every run of literal characters of the regex, in every branch."""
     found: list[str] = []

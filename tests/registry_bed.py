@@ -25,7 +25,12 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextmanager
 def serving_registry(
-    folder: Path, *, host: str = "127.0.0.1", password: bool = False, certificate: bool = False
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    password: bool = False,
+    certificate: bool = False,
+    token: dict[str, str] | None = None,
 ) -> Iterator[str]:
     """The address of an empty registry that keeps its images in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +44,8 @@ def serving_registry(
     if password:
         (folder / "htpasswd").write_text(f"{USER}:{_bcrypt(PASSWORD)}\n")
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    if token is not None:
+        config["auth"] = {"token": token}
     if certificate:
         config["http"]["tls"] = _self_signed(folder, host)
     (folder / "registry.yml").write_text(json.dumps(config))

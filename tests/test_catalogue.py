@@ -7,8 +7,9 @@ import re
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from cuda_matrix.catalogue import anchors, anchors_of
+from cuda_matrix.catalogue import CONTEXT_FACTS, Case, Catalogue, Cause, anchors, anchors_of
 from cuda_matrix.reference import load_reference
 
 CATALOGUE = load_reference().catalogue
@@ -58,3 +59,58 @@ def test_every_match_holds_one_of_them(data: st.DataObject) -> None:
 )
 def test_literals_of_a_regex(pattern: str, words: set[str]) -> None:
     assert anchors_of(pattern) == words
+
+
+CASES = [
+    (cause, name, cause.case(name)) for cause in CATALOGUE.causes.values() for name in (None, *cause.cases)
+]  # every set of words and steps that a reader can get
+# Who makes what a source describes: their pages and threads, and nobody's diary.
+MAKERS = (
+    *("docs.nvidia.com", "docs.docker.com", "docs.pytorch.org", "pytorch.org", "kubernetes.io", "docs.github.com"),
+    *("docs.python.org", "peps.python.org", "man7.org", "gitlab.com/nvidia", "hub.docker.com/r/nvidia"),
+    *(f"github.com/{owner}/" for owner in ("NVIDIA", "pytorch", "triton-lang", "opencv", "Dao-AILab")),
+    "github.com/GoogleContainerTools/",
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "name", "case"), CASES, ids=lambda each: getattr(each, "code", None) or str(each)[:40]
+)
+def test_what_a_reader_gets(cause: Cause, name: str | None, case: Case) -> None:
+    assert case.title
+    assert case.explanation.endswith(".")
+    assert case.fix
+    assert not case.fix[0].startswith("As ")  # the first step needs no rights
+    assert any(f"https://{maker}" in case.source for maker in MAKERS), case.source
+    figures = {group for sign in cause.signatures if sign.case == name for group in re.compile(sign.pattern).groupindex}
+    said = set(re.findall(r"\{(\w+)\}", " ".join(case.known_fix)))
+    assert said <= CONTEXT_FACTS | figures
+
+
+@pytest.mark.parametrize("step", [step for _, _, case in CASES for step in case.fix])
+def test_a_step_is_for_somebody_who_has_only_a_log(step: str) -> None:
+    """Our own configuration and report are named after what everybody has, or in its own parentheses."""
+    assert "See it yourself" not in step
+    ours = step.find("`container.")
+    assert ours < 0 or "--" in step[:ours] or "entrypoint" in step
+
+
+def test_a_case_says_what_differs() -> None:
+    cause = CATALOGUE.causes["cuda-lib-missing"]
+    assert cause.case(None).fix == cause.case("no such case").fix == cause.fix
+    toolkit = cause.case("toolkit")
+    assert toolkit.fix != cause.fix
+    assert toolkit.found == ""  # the sentence with the library's name is not for a compiler
+    pull = CATALOGUE.causes["unknown"].case("pull")
+    assert (pull.title, pull.explanation) == (
+        CATALOGUE.causes["unknown"].title,
+        CATALOGUE.causes["unknown"].explanation,
+    )
+
+
+def test_a_case_and_a_cause_that_are_named_must_exist() -> None:
+    row = CATALOGUE.causes["device-id-invalid"].model_dump()
+    with pytest.raises(ValidationError, match="no case kubernetes"):
+        Cause.model_validate(row | {"cases": {}})
+    with pytest.raises(ValidationError, match="no cause toolkit-missing"):
+        Catalogue(causes={"a": CATALOGUE.causes["device-id-invalid"], "host-driver-missing": CATALOGUE.causes["none"]})

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from cuda_matrix.config import Config
+from cuda_matrix.config import Config, ReportOptions
 from cuda_matrix.plan import Plan
 from cuda_matrix.schemas import config_schema
 
@@ -116,3 +116,23 @@ def test_defaults_of_the_schema_mean_what_is_used(section: str, key: str) -> Non
     written = config_schema()["$defs"][name]["properties"][key]["default"]
     used = Config.model_validate({**SMALL, section: {key: written}})
     assert getattr(getattr(used, section), key) == getattr(getattr(Config.model_validate(SMALL), section), key)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("reports", "reports"), ("./docs//gpu/", "docs/gpu"), ("a/b c/d.e", "a/b c/d.e")]
+)
+def test_the_folder_of_the_report_has_one_spelling(written: str, meant: str) -> None:
+    assert ReportOptions(dir=written).dir == meant
+
+
+@pytest.mark.parametrize("folder", ["/etc", "..", "a/../../b", ".git/x", ".github/workflows", ".", "a\nb", "a\\b", ""])
+def test_a_report_outside_of_its_folder_is_refused(folder: str) -> None:
+    with pytest.raises(ValidationError):
+        ReportOptions(dir=folder)
+
+
+@pytest.mark.parametrize("branch", ["a..b", "/a", "a/", "a.lock", "a//b", "a b", "-a", "a~1", "a^", "a:b", "refs/../x"])
+def test_a_branch_that_git_would_not_have_is_refused(branch: str) -> None:
+    assert ReportOptions(branch="gpu/reports-1.x").branch == "gpu/reports-1.x"
+    with pytest.raises(ValidationError):
+        ReportOptions(branch=branch)

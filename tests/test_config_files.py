@@ -221,3 +221,47 @@ def test_a_dangling_link_is_an_error_and_no_absent_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         config_files.load(tmp_path / "matrix")
     assert [problem.message for problem in caught.value.problems] == ["cannot be read: No such file or directory"]
+
+
+# ---- where images are configured
+
+
+def places(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str | Path | None = None) -> dict[str, str]:
+    monkeypatch.chdir(folder)
+    images = config_files.load(config).expansion.images
+    return {key: f"{row.place.file}:{row.place.line}" if row.place else "" for key, row in images.items()}
+
+
+AXES = "images:\n  - {id: c, ref: c}\n\n  -\n    id: 'd{n}'\n    ref: d\n    axes: {n: ['1', '2']}\n"
+
+
+def test_every_image_knows_the_line_of_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, a=IMAGES, b=RUNNERS, c=AXES)
+    first = {"a": "matrix/a.yml:3", "b+cu1": "matrix/a.yml:4", "b+cu2": "matrix/a.yml:4"}
+    assert places(tmp_path, monkeypatch) == first | {
+        "c": "matrix/c.yml:2",
+        "d1": "matrix/c.yml:5",
+        "d2": "matrix/c.yml:5",
+    }
+    assert places(tmp_path, monkeypatch, tmp_path / "matrix") == places(tmp_path, monkeypatch, "./matrix")
+
+
+def test_places_begin_at_the_top_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "gpu").mkdir()
+    write(tmp_path / "gpu", a=IMAGES, b=RUNNERS)
+    assert places(tmp_path / "gpu", monkeypatch)["a"] == "gpu/matrix/a.yml:3"
+    (tmp_path / "other").mkdir()
+    assert places(tmp_path / "other", monkeypatch, "../gpu/matrix")["a"] == "gpu/matrix/a.yml:3"
+
+
+def test_a_configuration_outside_the_checkout_has_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / ".git").mkdir()
+    write(tmp_path, a=IMAGES, b=RUNNERS)
+    assert set(places(tmp_path / "here", monkeypatch, "../matrix").values()) == {""}
+
+
+def test_a_file_whose_name_cannot_be_shown_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, **{"a\u202e": IMAGES, "b": RUNNERS})
+    assert places(tmp_path, monkeypatch)["a"] == ""

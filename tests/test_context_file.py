@@ -65,6 +65,27 @@ def test_free_words_are_kept_and_figures_are_read_where_they_are_sure(
     assert (found.facts.driver, found.facts.torch, found.facts.torch_cuda) == (driver, torch, cuda)
 
 
+@pytest.mark.parametrize("key", ["gpu", "gpus", "image", "docker", "cuda", "dmesg", "kernel", "os", "killed", "code"])
+def test_a_word_of_its_own_is_no_misspelt_key(key: str) -> None:
+    assert read({key: "x"}).context == {key: "x"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_as_powershell_writes_it(encoding: str) -> None:
+    assert read_context('{"exit_code": 137}'.encode(encoding), "c.json").exit.code == 137
+
+
+def test_half_a_character_is_replaced() -> None:
+    found = read_context(rb'{"log": "\ud800 out of memory \ud83d\ude00", "gpu": "\udfff"}', "c.json")
+    assert found.fragments[0].text == "\ufffd out of memory \U0001f600"
+    assert found.context == {"gpu": "\ufffd"}
+
+
+@pytest.mark.parametrize(("code", "exit_"), [(-9, Exit(signal=9)), (-1000, Exit(code=-1000)), (0, Exit(code=0))])
+def test_a_negative_exit_code_is_a_signal_as_python_says_it(code: int, exit_: Exit) -> None:
+    assert read({"exit_code": code}).exit == exit_
+
+
 def test_unknown_keys_are_words_whatever_they_hold() -> None:
     assert read({"kernel": 5.15, "compose": {"gpus": "all"}, "x": None}).context == {
         "kernel": "5.15",
@@ -165,6 +186,18 @@ def test_a_result_of_a_cell_that_never_started_says_in_which_stage() -> None:
         ('{"result_version": 1}', ["c.json: "]),
         ("\ud800", ["c.json: not UTF-8"]),
         ("[" * 100_000, ["c.json: no JSON that can be read"]),
+        (
+            '{"ExitCode": 1,\n "oomkilled": true, "drvier": "535", "gpu": "x", "image": "y"}',
+            [
+                "c.json:1:2: ExitCode: unknown key 'ExitCode'; did you mean 'exit_code'?",
+                "c.json:2:2: oomkilled: unknown key 'oomkilled'; did you mean 'oom_killed'?",
+                "c.json:2:21: drvier: unknown key 'drvier'; did you mean 'driver'?",
+            ],
+        ),
+        ('{"exit_code": 1, "exit_code": 2}', ["c.json:1:18: the key 'exit_code' stands twice"]),
+        ('[{"Id": "sha256:0", "RepoTags": ["a:b"]}]', ["c.json: [0] has no State"]),
+        ("[5]", ["c.json: [0] has no State"]),
+        (" " * (8 << 20) + "{}", ["c.json: the file is larger than 8 MiB"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, said: list[str]) -> None:

@@ -279,6 +279,20 @@ def test_every_problem_at_once_in_the_order_of_lines() -> None:
             "t.yml:1:27: left.jobs: expected a whole number, found the truth value true",
         ),
         ("left: [a]", "t.yml:1:7: left: expected a mapping (key: value), found a list"),
+        (
+            "leaves: {a: {labels: [x]}, jobs: 2}",
+            (
+                "t.yml:1:34: leaves.jobs: expected a mapping (key: value), found the number 2; "
+                "'jobs' belongs to an entry: indent it deeper, below the entry's name"
+            ),
+        ),
+        (
+            "leaves: {a: null}",
+            (
+                "t.yml:1:13: leaves.a: expected a mapping (key: value), found nothing (null); "
+                "what belongs to it stands on the next lines, indented deeper"
+            ),
+        ),
     ],
 )
 def test_messages(text: str, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from builders import make_facts, make_image, make_plan, make_prediction, make_runner
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.forecast import (
+    OF_NO_RULE,
     asks_for_card,
     host_of,
     image_facts,
@@ -224,3 +227,43 @@ def test_what_another_driver_would_change() -> None:
     newer = machine._replace(driver="535.129.03")
     assert said_of(plan.images["new"], machine, REFERENCE).fails
     assert said_of(plan.images["new"], newer, REFERENCE).runs
+
+
+CHANGED = {
+    "ref": "other:1",
+    "digest": "sha256:" + "9" * 64,
+    "cudnn": "9.9",
+    "python": "3.99",
+    "size_bytes": 9,
+    "created": datetime(2020, 1, 1, tzinfo=timezone.utc),
+    "entrypoint": ("x",),
+    "user": "x",
+}
+
+
+def test_what_no_rule_asks_changes_no_prediction() -> None:
+    """Images that differ in these facts alone share their predictions."""
+    assert set(CHANGED) == OF_NO_RULE
+    for ref in (OLD.ref, NEW.ref, "nvidia/cuda:12.8.1-devel-ubuntu22.04", "lab/x:1"):
+        image = make_image("x", ref=ref, facts=facts(make_image("x", ref=ref)))
+        assert image.facts is not None
+        other = image.model_copy(update={"facts": image.facts.model_copy(update=CHANGED)})
+        for runner in (A800, RTX3090):
+            machine = machine_of(runner, ContainerOptions())
+            assert said_of(image, machine, REFERENCE) == said_of(other, machine, REFERENCE)
+
+
+def test_a_cell_is_not_left_out_on_a_guess() -> None:
+    """Each would be refused by its driver: by a stranger's tag, by a configured release, by a requirement alone."""
+    asks = ImageFacts(cuda="12.8", torch="2.7.0", require={"NVIDIA_REQUIRE_CUDA": "cuda>=12.8"})
+    images = (
+        make_image("tag", ref="lab/train:2.5.1-cuda12.4-cudnn9-runtime"),
+        make_image("named", ref="lab/train:1", expect={"torch": "2.5.1", "cuda": "12.4"}),
+        make_image("asks", ref="lab/train:2"),
+    )
+    runner = A800.model_copy(update={"driver": "470.129.06"})
+    newer = make_runner("newer", "A800 80GB", "550.54.15")  # CUDA itself would start here, were nobody to check
+    plan = with_predictions(make_plan(images=images, runners=(runner, newer)), {"lab/train:2": asks}, REFERENCE)
+    for cell in ("tag@a800", "named@a800", "asks@newer"):
+        assert said(plan, cell).verdict == "fail"
+    assert without_doomed(plan, REFERENCE) is plan

@@ -301,3 +301,50 @@ def test_adding_a_failing_required_cell_never_makes_it_a_yes(
     after = judge(make_plan(images=(*names, "bad"), runners=("r",), policy=policy), [*results, *added], TODAY)
     assert not after.released
     assert after.counts[Verdict.PASS] == before.counts[Verdict.PASS]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.FAIL])
+def test_a_strict_policy_blocks_on_an_entry_that_is_not_true_any_more(verdict: Verdict) -> None:
+    until = "2026-11-20" if verdict is Verdict.FAIL else "2026-11-21"
+    policy = expecting(until=until).model_copy(update={"strict": True})
+    result = failing() if verdict is Verdict.FAIL else make_result(CELL)
+    strict = judge(make_plan(policy=policy), [result], TODAY)
+    assert not strict.released
+    words = "is expired" if verdict is Verdict.FAIL else "remove the entry"
+    assert any(words in text for text in texts(strict))
+    assert not any(words in note.text for note in strict.notes)
+    lenient = judge(make_plan(policy=policy.model_copy(update={"strict": False})), [result], TODAY)
+    assert any(words in note.text for note in lenient.notes)
+    assert lenient.released is (verdict is Verdict.PASS)
+
+
+@pytest.mark.parametrize(
+    ("least", "released"), [(1, True), (2, True), (3, False), ("66%", True), ("67%", False), ("100%", False)]
+)
+def test_a_card_needs_enough_answers(least: int | str, released: bool) -> None:
+    policy = Policy(coverage={"rtx*": least}, required=("good@*",))
+    plan = make_plan(images=("good", "bad", "silent"), policy=policy)
+    results = [make_result(CELL), failing(cell="bad@rtx4090"), make_result("silent@rtx4090", Verdict.HOST_FAILED)]
+    verdict = judge(plan, results, TODAY)
+    assert verdict.released is released
+    if not released:
+        said = f"rtx4090: 2 of 3 cells have an answer, policy.coverage asks for {least}"
+        assert texts(verdict) == [said]
+        assert verdict.reasons[0].cells == ("silent@rtx4090",)
+
+
+def test_coverage_counts_unchanged_cells_and_not_the_excluded_or_foretold() -> None:
+    skipped = (
+        ("b", "rtx4090", "unchanged", "x"),
+        ("c", "rtx4090", "excluded", "x"),
+        ("d", "rtx4090", "predicted", "x"),
+    )
+    policy = Policy(coverage={"*": "100%"})
+    plan = make_plan(images=("good", "b", "c", "d"), skipped=skipped, policy=policy)
+    verdict = judge(plan, [make_result(CELL)], TODAY)
+    assert texts(verdict) == ["rtx4090: 2 of 3 cells have an answer, policy.coverage asks for 100%"]
+
+
+def test_coverage_of_no_runner_is_no_coverage() -> None:
+    verdict = judge(make_plan(policy=Policy(coverage={"rtx5*": 1})), [make_result(CELL)], TODAY)
+    assert texts(verdict) == ["policy.coverage: 'rtx5*' matches no runner of the plan"]

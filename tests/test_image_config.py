@@ -260,3 +260,13 @@ def test_a_hostile_history_costs_little() -> None:
     begin = time.process_time()
     facts(["A=" + "x" * 100_000] * 10, steps=[step] * 2_000)
     assert time.process_time() - begin < 2
+
+
+def test_digits_of_other_scripts_are_no_version() -> None:
+    found = facts(["CUDA_VERSION=١٢.١.١", "PYTORCH_VERSION=٢.٥.١"], steps=["RUN pip install torch==٢.٥.١"])
+    assert (found.torch, found.cuda, found.require) == (None, None, {})
+
+
+def test_a_step_that_is_read_as_text_is_nobodys_word() -> None:
+    assert not facts(steps=["RUN pip install torch==2.5.1+cu124"]).confirmed("cuda")
+    assert facts(CUDA_BASE).confirmed("cuda")

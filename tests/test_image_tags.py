@@ -68,6 +68,7 @@ def test_what_a_tag_says(ref: str, expected: dict[str, Any]) -> None:
         ("a/b:2", True),
         ("a/b:v2.9", True),
         ("a/b:cuda12-latest", True),
+        ("a/b:2.9.1-lts", True),
         ("a/b:2.5.1", False),
         ("nvcr.io/nvidia/pytorch:25.10-py3", False),
         ("a/b:build17", None),
@@ -185,4 +186,33 @@ def test_facts_that_are_wrong(text: str, words: str) -> None:
 )
 def test_whatever_is_typed(text: str) -> None:
     with contextlib.suppress(ConfigurationError):
+        facts_given(text)
+
+
+def test_a_fact_says_whether_somebody_vouches_for_it() -> None:
+    """The grammar of a stranger's tag is a guess, and so are the rows that the table calls uncertain."""
+    for ref, sure in (
+        ("pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime", True),
+        ("lab/train:2.5.1-cuda12.4-cudnn9-runtime", False),
+        ("nvcr.io/nvidia/pytorch:25.10-py3", True),
+        ("nvcr.io/nvidia/pytorch:25.09-py3", False),
+    ):
+        found = tag(ref)
+        assert (found.confirmed("cuda"), found.by_tag("cuda"), found.examined) == (sure, True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (r'{"require": {"NVIDIA_REQUIRE_CUDA": "\ud800"}}', "no text"),
+        (r'{"\udfff": "1"}', "no text"),
+        ("torch=2.2,os=\udcff", "UTF-8"),
+        ('{"cuda": "١٢.١"}', "no version"),
+        ('{"size_bytes": -1}', "size_bytes"),
+        ('{"arch_list": 5}', "not of its kind"),
+        ('{"torch": ["2.2"]}', "is no text"),
+    ],
+)
+def test_facts_that_are_no_text_of_their_kind(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
         facts_given(text)

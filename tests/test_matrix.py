@@ -262,6 +262,17 @@ def test_the_github_matrix() -> None:
         (1, "g1", 2),
         (2, "g2", 3),
     ]
+    assert [entry["slot"] for entry in entries] == [1, 2, 1]
+
+
+def test_a_lane_s_limit_is_longer_than_all_that_is_in_it_and_no_longer_than_github_s() -> None:
+    variants = {"id": "a", "ref": "a", "variants": {"x": {}, "y": {}}}
+    runners = {"g": {"labels": ["g"]}}
+    made = plan(images=[variants, {"id": "b", "ref": "b"}], runners=runners, payload={"timeout": "20m"})
+    [lane] = lanes.github_matrix(made)["include"]
+    assert lane["timeout_minutes"] == 10 + 2 * 45 + 3 * (20 + 5)  # two pulls, three cells
+    made = plan(images=[variants], runners=runners, payload={"timeout": "4d"})
+    assert lanes.github_matrix(made)["include"][0]["timeout_minutes"] == 5 * 24 * 60
 
 
 def test_digests() -> None:

@@ -25,6 +25,7 @@ from cuda_matrix.releases import TorchBuild
 REFERENCE = load_reference()
 DRIVERS = REFERENCE.drivers
 ANY_TIME = "7.5"  # Turing: the capability that every toolkit from 10.0 to 13.4 and every listed driver knows
+LAST_DRIVERS = {"470": "470.256.02", "580": "580.95.05"}  # of the branches that were the last for some card
 NEWEST = "615.71.09"
 BUILDS = [
     build
@@ -112,12 +113,15 @@ def test_every_published_torch_at_its_boundary(build: TorchBuild) -> None:
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: f"{build.torch}-{build.variant}")
 def test_every_published_torch_on_every_card(build: TorchBuild) -> None:
     for card in REFERENCE.cards:
-        driver = "580.95.05" if card.cc == "7.0" else NEWEST
+        architecture = REFERENCE.architectures.architecture(card.cc)
+        driver = LAST_DRIVERS.get((architecture and architecture.last_branch) or "", NEWEST)
         here = said(ImageFacts(torch=build.torch, cuda=build.cuda), card.id, driver)
         major, minor = card.cc.split(".")
         covered = any(each.split(".")[0] == major and each.split(".")[1] <= minor for each in build.capabilities)
         if covered:
             assert here.verdict == "pass"
+        elif driver == LAST_DRIVERS["470"] and build.cuda.split(".")[0] > "11":
+            assert (here.verdict, here.cause) == ("fail", "driver-too-old")  # nor does it start CUDA 12
         elif build.certainty == "uncertain":
             assert here.verdict == "unknown" or here.rule == "toolkit-dropped-card"
         else:
@@ -146,10 +150,80 @@ def test_cells_that_people_know(gpu: str, driver: str, torch: str, cuda: str, ve
 
 
 def test_the_explanation_has_this_cells_figures() -> None:
-    here = said(ImageFacts(torch="2.2.0", cuda="12.1"), "A800", "470.129.06")
+    here = said(ImageFacts(torch="2.2.0", cuda="12.1"), "RTX 3090", "470.129.06")
     assert here.explanation == ("CUDA 12.1 needs a driver of CUDA 12 (525.60.13 or newer); 470.129.06 is CUDA 11.4.")
     assert (here.rule, here.needs_driver, here.confidence) == ("minor-version", "525.60.13", 0.95)
     assert here.source == "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
+
+
+def test_a_compat_package_that_may_be_there_makes_an_old_driver_no_sure_fail() -> None:
+    """On a card that could use one; a registry, or the tag of a known repository, tells whether there is one."""
+    image = ImageFacts(torch="2.2.0", cuda="12.1")
+    for gpu in ("A800", "RTX A6000", "8.0"):
+        here = said(image, gpu, "470.129.06")
+        assert (here.verdict, here.cause) == ("fail", "driver-too-old")
+        assert here.confidence == CONFIDENCE["secondary"]
+    seen = image.model_copy(update={"origins": {"digest": "registry"}})
+    assert said(seen, "A800", "470.129.06").confidence == CONFIDENCE["documented"]
+    tag = facts_of_ref("pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime", REFERENCE.schemes)
+    assert said(tag, "A800", "470.129.06").confidence == CONFIDENCE["documented"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "sure"),
+    [
+        ("pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime", True),
+        ("lab/train:2.5.1-cuda12.4-cudnn9-runtime", False),
+        ("pytorch-cuda:2.5.1-cuda12.4-cudnn9-runtime", False),
+        ("nvcr.io/nvidia/pytorch:25.10-py3", True),
+        ("nvcr.io/nvidia/pytorch:25.09-py3", False),  # from memory, says the table
+    ],
+)
+def test_what_a_strangers_tag_says_is_never_sure(ref: str, sure: bool) -> None:
+    image = facts_of_ref(ref, REFERENCE.schemes)
+    fails = said(image, "RTX 3090", "470.129.06")
+    assert fails.verdict == "fail"
+    assert (fails.confidence >= 0.9) is sure
+    assert sure or said(image, "RTX 3090", "580.95.05").confidence < 0.9
+
+
+def test_the_requirement_that_a_tag_does_not_tell_is_not_known() -> None:
+    """NVIDIA's base images refuse driver 550 for CUDA 12.8 on a GeForce card, and name other drivers for others."""
+    for ref in ("nvidia/cuda:12.8.1-devel-ubuntu22.04", "pytorch/pytorch:2.7.0-cuda12.8-cudnn9-devel"):
+        image = facts_of_ref(ref, REFERENCE.schemes)
+        here = said(image, "RTX 4090", "550.54.15")
+        assert (here.verdict, here.rule, here.needs_driver) == ("unknown", "require-cuda-value", "570.26")
+        assert said(image, "RTX 4090", "570.124.06").verdict == "pass"
+        assert said(image, "RTX 4090", "550.54.15", access="cdi").verdict == "warn"
+    without = facts_of_ref("pytorch/pytorch:2.7.0-cuda12.8-cudnn9-runtime", REFERENCE.schemes)
+    assert said(without, "RTX 4090", "550.54.15").verdict == "pass"
+    constant = facts_of_ref("nvcr.io/nvidia/pytorch:24.05-py3", REFERENCE.schemes)
+    assert said(constant, "A100 80GB PCIe", "535.129.03").verdict == "pass"
+
+
+def test_a_refusal_alone_is_not_sure_for_docker_may_use_cdi() -> None:
+    image = ImageFacts(torch="2.7.1", cuda="12.8", require={"NVIDIA_REQUIRE_CUDA": "cuda>=12.8"})
+    assert said(image, "RTX 4090", "550.54.15").confidence == CONFIDENCE["secondary"]
+    both = said(image, "RTX 4090", "470.129.06")  # CUDA itself refuses this one, whoever starts it
+    assert (both.cause, both.confidence) == ("image-require-unsatisfied", CONFIDENCE["documented"])
+
+
+def test_a_machine_that_nobody_named_fails_no_image_for_sure() -> None:
+    image = ImageFacts(torch="2.9.0", cuda="12.8", platforms=("linux/arm64",))
+    for machine, confidence in ((None, CONFIDENCE["secondary"]), ("x86_64", CONFIDENCE["documented"])):
+        host = host_facts("H100", "570.124.06", REFERENCE, machine=machine)
+        here = predict(image, host, REFERENCE)
+        assert (here.cause, here.confidence) == ("platform-mismatch", confidence)
+
+
+def test_a_torch_that_only_the_configuration_names_may_be_of_another_build() -> None:
+    """conda-forge builds the same releases with PTX, and for older C libraries."""
+    image = ImageFacts(torch="2.6.0", cuda="12.6", glibc="2.27")
+    named = image.model_copy(update={"origins": {"torch": "configuration", "cuda": "configuration"}})
+    for gpu, cause in (("RTX 5090", "arch-no-kernel"), ("RTX 3090", "glibc-too-old")):
+        here, there = said(named, gpu, "570.124.06"), said(image, gpu, "570.124.06")
+        assert (here.cause, there.cause) == (cause, cause)
+        assert here.confidence == CONFIDENCE["secondary"] < there.confidence
 
 
 @pytest.mark.parametrize("driver", ["525.53", "525.60.11"])
@@ -182,7 +256,8 @@ def test_jetson_and_code_for_its_desktop_sibling_is_no_sure_fail() -> None:
 def test_an_image_that_is_known_to_bring_the_compatibility_package(ref: str) -> None:
     """NGC's release notes: a data-centre card may run it with R535 and R550. Nothing but the tag is known here."""
     image = facts_of_ref(ref, REFERENCE.schemes)
-    assert said(image, "A100 80GB PCIe", "550.54.15").verdict == "unknown"
+    asks_for_nothing = ref.startswith("nvcr.io/nvidia/pytorch")  # NGC's constant requirement admits every driver
+    assert said(image, "A100 80GB PCIe", "550.54.15").verdict == ("warn" if asks_for_nothing else "unknown")
     assert said(image, "RTX 4090", "550.54.15").fails
 
 
@@ -353,7 +428,7 @@ def test_ngcs_constant_requirement_says_nothing() -> None:
     ("gpu", "require", "verdict", "cause"),
     [
         ("RTX 3090", "", "fail", "fwd-compat-unsupported"),
-        ("A100 80GB PCIe", "", "unknown", None),
+        ("A100 80GB PCIe", "", "warn", None),  # NVIDIA's own images of CUDA 12.8 name branch 470
         ("RTX A6000", "", "unknown", None),
         ("A100 80GB PCIe", "brand=tesla,driver>=470,driver<471 brand=nvidia,driver>=470,driver<471", "warn", None),
         ("A100 80GB PCIe", "brand=tesla,driver>=535,driver<536", "fail", "image-require-unsatisfied"),
@@ -364,6 +439,27 @@ def test_forward_compatibility(gpu: str, require: str, verdict: str, cause: str 
     image = ImageFacts(torch="2.7.1", cuda="12.8", compat="12.8", require=asks)
     here = said(image, gpu, "470.129.06")
     assert (here.verdict, here.cause) == (verdict, cause)
+
+
+@pytest.mark.parametrize(
+    ("driver", "accepted"), [("470.129.06", False), ("535.129.03", True), ("545.23.08", False), ("575.51.03", True)]
+)
+def test_the_compatibility_package_is_offered_where_it_accepts_the_branch(driver: str, accepted: bool) -> None:
+    """And both answers agree: the advice to bring it, and the verdict on an image that does."""
+    bare, with_it = ImageFacts(torch="2.9.1", cuda="13.0"), ImageFacts(torch="2.9.1", cuda="13.0", compat="13.0")
+    offered = [remark for remark in said(bare, "A800 80GB PCIe", driver).remarks if "cuda-compat-13-0" in remark]
+    assert bool(offered) is accepted
+    here = said(with_it, "A800 80GB PCIe", driver)
+    assert here.verdict == ("warn" if accepted else "fail")
+    assert ("does not accept the branch" in here.explanation) is not accepted
+    assert not any("cuda-compat" in remark for remark in said(bare, "RTX 3090", driver).remarks)
+
+
+def test_nothing_is_offered_where_nobody_says_which_branches_are_accepted() -> None:
+    assert REFERENCE.drivers.compat_accepts("12.5", "470.129.06") is None
+    assert not said(ImageFacts(torch="none", cuda="12.5"), "A800 80GB PCIe", "470.129.06").remarks
+    unsure = ImageFacts(torch="none", cuda="12.5", compat="12.5")
+    assert said(unsure, "A800 80GB PCIe", "470.129.06").verdict == "unknown"
 
 
 def test_a_compatibility_package_can_harm_a_geforce() -> None:
@@ -412,7 +508,16 @@ def test_machine_code(arch_list: tuple[str, ...], gpu: str, driver: str, verdict
 
 def test_where_code_is_missing_the_builds_that_have_it_are_named() -> None:
     here = said(ImageFacts(torch="2.7.1", cuda="12.6"), "RTX 5090", "570.124.06")
-    assert here.remarks == ("Published builds of torch with code for compute capability 12.0: 2.7 for CUDA 12.8.",)
+    assert here.remarks == ("Of torch 2.7, the published builds for CUDA 12.8 have code for compute capability 12.0.",)
+
+
+def test_a_release_without_such_code_is_told_where_it_begins_and_ends() -> None:
+    """Two builds of many are never named as if they were all."""
+    here = said(ImageFacts(torch="2.2.0", cuda="12.1"), "RTX 5090", "570.124.06")
+    assert here.remarks[0].startswith(
+        "No published build of torch 2.2 has code for compute capability 12.0; of those that have, the first is torch"
+        " 2.7 for CUDA 12.8, the newest in our tables torch 2.15 for CUDA "
+    )
 
 
 def test_a_toolkit_without_a_torch_is_judged_by_what_it_can_make() -> None:
@@ -529,6 +634,44 @@ def test_what_is_not_known_wins_over_a_condition_and_a_failure_over_both() -> No
 def test_a_card_as_people_name_it(gpu: str | None, card: str | None, capability: str | None) -> None:
     host = host_facts(gpu, "550.54.15", REFERENCE)
     assert (host.card.id if host.card else None, host.compute_capability) == (card, capability)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "capability"),
+    [
+        *(("GTX 1080 Ti", "6.1"), ("GTX 1080", "6.1"), ("Tesla P40", "6.1"), ("Tesla P100-PCIE-16GB", "6.0")),
+        *(("Tesla P100", "6.0"), ("NVIDIA TITAN V", "7.0"), ("RTX 2080", "7.5"), ("GeForce GTX 1660", "7.5")),
+        *(("GTX 1660 Ti", "7.5"), ("RTX 5060 Ti", "12.0"), ("Tesla K80", "3.7"), ("NVIDIA GB10", "12.1")),
+    ],
+)
+def test_common_cards_are_known(gpu: str, capability: str) -> None:
+    assert host_facts(gpu, None, REFERENCE).compute_capability == capability
+
+
+def test_the_chip_of_dgx_spark_comes_with_its_cpu() -> None:
+    host = host_facts("GB10", None, REFERENCE)
+    assert (host.machine, host.machine_assumed) == ("aarch64", False)
+
+
+@pytest.mark.parametrize("gpu", ["GTX 1070", "P4000", "Tesla P4", "RTX 2060", "RTX 3050", "A4500", "RTX 6090"])
+def test_another_model_is_never_suggested(gpu: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        host_facts(gpu, None, REFERENCE)
+    assert raised.value.hint.startswith("give its compute capability")
+    assert "https://developer.nvidia.com/cuda-gpus" in raised.value.hint
+
+
+@pytest.mark.parametrize("gpu", ["RTX 3900", "RTX 309O", "GForce RTX 3090"])
+def test_a_slip_of_the_pen_is_understood(gpu: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        host_facts(gpu, None, REFERENCE)
+    assert "did you mean GeForce RTX 3090" in raised.value.hint
+
+
+@pytest.mark.parametrize("gpu", ["MI300X", "AMD Instinct MI250", "Radeon RX 7900 XTX", "Intel Arc A770", "Gaudi3"])
+def test_a_card_of_another_maker_is_called_that(gpu: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no NVIDIA card"):
+        host_facts(gpu, None, REFERENCE)
 
 
 def test_a_card_that_is_none() -> None:

@@ -31,6 +31,7 @@ def test_a_mention_is_no_report() -> None:
     hit = text.find("alpha error")
     assert hit is not None
     assert hit.order == 1
+    assert reading(['key = "alpha beta error"']).find("alpha beta error") is None
 
 
 def test_words_across_two_lines() -> None:
@@ -38,6 +39,7 @@ def test_words_across_two_lines() -> None:
     assert reading(["one alpha", "beta two"]).find_wrapped("alphabeta") is None  # too short to be a full line
     assert reading(["x" * 60 + "alp", "habeta two"]).find_wrapped("alphabeta") is not None
     assert reading(["alpha", "beta"]).find_wrapped("alpha.{0,9}beta") is None  # a gap joins what is unrelated
+    assert reading(["if you see alpha beta, wait", "x"]).find_wrapped("alpha beta") is None  # in one line, no report
     assert reading(["alpha", "beta"] * 300).find_wrapped("alpha beta") is None  # no paste of a terminal
 
 

@@ -21,6 +21,10 @@ UUID = "GPU-9de4332b-3b09-a3b4-5589-30229f0c14fe"
         ("nvapi-abcdefghij-KLMNOP", "abcdefghij-KLMNOP"),
         ("https://user:hunter2@registry.example/v2/", "hunter2"),
         ("https://hunter2token@registry.example/", "hunter2token"),
+        ("HTTPS_PROXY=http://user:pa@ssw0rd@proxy.example:3128", "ssw0rd"),
+        ("https://bucket.example/blob?X-Amz-Credential=x&X-Amz-Signature=hunter2hex&y=1", "hunter2hex"),
+        ("https://store.example/blob?sv=2024&sig=hunter2%3D", "hunter2%3D"),
+        ("DB_PASS=hunter2", "hunter2"),
         ("Authorization: Bearer abc.def.ghi-jkl", "abc.def.ghi-jkl"),
         ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
         ('"auth": "dXNlcjpwYXNz"', "dXNlcjpwYXNz"),
@@ -67,6 +71,7 @@ def test_what_strangers_should_not_read_is_taken_out(text: str, secret: str) -> 
         "libcuda.so.550.54.15 in /usr/lib/x86_64-linux-gnu",
         "the tokenizer works, so does the secretary",
         "unix:///var/run/docker.sock: permission denied",
+        "http://localhost:5000/v2/x@sha256:0123",
         "log out and in; `sudo usermod -aG docker $USER`",
     ],
 )
@@ -82,6 +87,7 @@ def test_common_and_short_names_are_no_names() -> None:
     text = "root in docker; a car"
     assert redact(text, Identity(user="root", home="/", host="ca")) == text
     assert redact(text, Identity(user="a", home="", host="docker")) == text
+    assert redact("1 GPU: /dev/nvidia0", Identity(user="gpu", home="", host="dev")) == "1 GPU: /dev/nvidia0"
 
 
 def test_lists_and_objects_are_gone_through() -> None:
@@ -96,7 +102,7 @@ def test_twice_is_as_once(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["a:", "::", "1.", "password", "x@", "ghp_", "/home/", "-----BEGIN PRIVATE KEY-----", "a-b"]
+    "unit", ["a:", "::", "1.", "password", "x@", "ghp_", "://a", "?sig", "/home/", "-----BEGIN PRIVATE KEY-----", "a-b"]
 )
 def test_long_texts_cost_little(unit: str) -> None:
     text = unit * (200_000 // len(unit))

@@ -51,18 +51,88 @@ def test_readme_lists_every_output_of_the_action() -> None:
     assert said == {name: spec["description"] for name, spec in ACTION["outputs"].items()}
 
 
-def test_every_input_reaches_the_script_by_environment_and_is_read_there() -> None:
-    step = ACTION["runs"]["steps"][-1]
-    passed = {name for name in step["env"] if name.startswith("INPUT_")}
-    assert passed == {f"INPUT_{name.upper().replace('-', '_')}" for name in ACTION["inputs"]}
-    script = (ROOT / "action/main.sh").read_text(encoding="utf-8")
-    assert passed == set(re.findall(r"INPUT_[A-Z_]+", script))
+STEPS = [step for step in ACTION["runs"]["steps"] if "action/" in step["run"]]
+
+
+def script_of(step: dict[str, str]) -> str:
+    [name] = re.findall(r"action/[a-z]+\.sh", step["run"])
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_input_reaches_a_script_by_environment_alone() -> None:
+    passed = {name: value for step in STEPS for name, value in step.get("env", {}).items() if name.startswith("INPUT_")}
+    assert passed == {
+        f"INPUT_{name.upper().replace('-', '_')}": f"${{{{ inputs.{name} }}}}" for name in ACTION["inputs"]
+    }
     assert not any("${{" in each["run"] for each in ACTION["runs"]["steps"])
 
 
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step["id"])
+def test_a_script_reads_what_its_step_passes_and_nothing_else(step: dict[str, str]) -> None:
+    passed = {name for name in step.get("env", {}) if name.startswith("INPUT_")}
+    assert passed == set(re.findall(r"\$\{?(INPUT_[A-Z_]+)", script_of(step)))
+
+
 def test_every_output_is_written_by_the_script() -> None:
-    script = (ROOT / "action/main.sh").read_text(encoding="utf-8")
-    assert set(re.findall(r"output ([a-z]+) ", script)) == set(ACTION["outputs"])
+    written = set(re.findall(r"\boutput ([a-z]+) ", "".join(script_of(step) for step in STEPS)))
+    assert written - {"config"} == set(ACTION["outputs"])  # `config` goes from one step to the next
+
+
+@pytest.mark.parametrize("name", ["main", "publish"])
+def test_every_option_that_the_action_gives_is_one_of_the_verbs_that_it_calls(name: str) -> None:
+    text = (ROOT / f"action/{name}.sh").read_text(encoding="utf-8")
+    commands = [
+        importlib.import_module(f"cuda_matrix.commands.{verb}").command
+        for verb in re.findall(r"cuda_matrix ([a-z]+)", text)
+    ]
+    known = {option for command in commands for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    assert commands
+    assert set(re.findall(r"(?<=[( ])--[a-z-]+", text)) - {"--"} <= known
+
+
+def test_only_the_publishing_step_knows_the_token() -> None:
+    knowing = [step["id"] for step in ACTION["runs"]["steps"] if re.search("token", str(step.get("env")))]
+    assert knowing == ["begin", "publish"]
+
+
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/matrix.yml").read_text(encoding="utf-8"))
+CALL = WORKFLOW[True]["workflow_call"]  # YAML 1.1 reads `on` as true
+
+
+def test_the_workflow_gives_the_action_inputs_that_it_has() -> None:
+    steps = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+    ours = [step for step in steps if step.get("uses", "").startswith("org/cuda-matrix@")]
+    assert [step["with"]["mode"] for step in ours] == ["plan", "run", "report"]
+    for step in ours:
+        assert set(step["with"]) <= set(ACTION["inputs"])
+    assert "github.token" not in str(WORKFLOW["jobs"]["run"]) + str(ours[1])
+    assert WORKFLOW["jobs"]["run"]["permissions"] == {}
+
+
+def test_every_input_and_secret_of_the_workflow_is_used() -> None:
+    text = (ROOT / ".github/workflows/matrix.yml").read_text(encoding="utf-8").partition("\njobs:\n")[2]
+    assert set(re.findall(r"inputs\.([a-z-]+)", text)) == set(CALL["inputs"])
+    assert set(re.findall(r"secrets\.([a-z-]+)", text)) == set(CALL["secrets"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_callers_grant_what_the_workflow_asks_and_give_it_inputs_that_it_has(path: Path) -> None:
+    wanted: dict[str, str] = {}
+    for job in WORKFLOW["jobs"].values():
+        wanted |= {name: level for name, level in job["permissions"].items() if wanted.get(name) != "write"}
+    for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+        if "matrix.yml" in job.get("uses", ""):
+            assert job["permissions"] == wanted  # less, and GitHub starts no job at all
+            assert set(job.get("with", {})) <= set(CALL["inputs"])
+
+
+def test_the_page_on_github_lists_every_input_and_secret_of_the_workflow() -> None:
+    page = (ROOT / "docs/github.md").read_text(encoding="utf-8")
+    listed = {}
+    for row in rows(page.split("<!-- workflow -->")[1].split("<!-- end of workflow -->")[0])[2:]:
+        listed[row[0].strip("`")] = row[-1]
+    both = {**CALL["inputs"], **CALL["secrets"], **CALL["outputs"]}
+    assert listed == {name: spec["description"] for name, spec in both.items()}
 
 
 def test_readme_exit_codes() -> None:
@@ -108,7 +178,9 @@ def test_callers_are_short_and_pin_their_actions(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     uses = re.findall(r"uses: (\S+)", text)
     assert uses
-    assert all(re.search(r"@[0-9a-f]{40}$", use) or use.startswith("org/cuda-matrix@") for use in uses)
+    assert all(re.search(r"@[0-9a-f]{40}$", use) or re.match(r"org/cuda-matrix[/@]", use) for use in uses)
+    assert text.count("\n") <= 40
+    assert text.startswith("# ")
 
 
 def test_help_costs_little_more_than_the_interpreter() -> None:

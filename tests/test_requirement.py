@@ -198,3 +198,7 @@ def test_a_lasting_admission_lasts(text: str, brand: str) -> None:
 @given(st.text(alphabet="cudabrndive<>=!., 0129x", max_size=40))
 def test_any_text_gets_an_answer(text: str) -> None:
     assert asked(text, machine("12.4", "550.54.15", "geforce")).admitted in {True, False, None}
+
+
+def test_digits_of_other_scripts_are_no_version() -> None:
+    assert evaluate({"CUDA_VERSION": "١٢.٨"}, Machine(("11.4", "11.4"), "470.1")).admitted is True

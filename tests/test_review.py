@@ -33,7 +33,14 @@ def test_references_that_stay(ref: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "words"), [("a", "no tag"), ("host:5000/a", "no tag"), ("a:latest", "'latest'"), ("a:Nightly", "'Nightly'")]
+    ("ref", "words"),
+    [
+        ("a", "no tag"),
+        ("host:5000/a", "no tag"),
+        ("a:latest", "'latest'"),
+        ("a:Nightly", "'Nightly'"),
+        ("pytorch-cuda:v2.9-lts", "'v2.9-lts'"),
+    ],
 )
 def test_references_that_move(ref: str, words: str) -> None:
     (found,) = remarked(config(ref))
@@ -63,6 +70,13 @@ def test_a_cause_that_is_none() -> None:
     entry = {**UNTIL["policy"]["expect_fail"][0], "cause": "driver-to-old"}
     (found,) = unknown_causes(config(policy={"expect_fail": [entry]}), load_reference().catalogue.causes)
     assert "did you mean 'driver-too-old'" in found.message
+
+
+def test_no_failure_is_no_cause_of_one() -> None:
+    entry = {**UNTIL["policy"]["expect_fail"][0], "cause": "none"}
+    (found,) = unknown_causes(config(policy={"expect_fail": [entry]}), load_reference().catalogue.causes)
+    assert found.path == ("policy", "expect_fail", 0, "cause")
+    assert "leave `cause` out" in found.message
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
+from types import ModuleType
 
 import pytest
 
-from cuda_matrix import sieve
+import regex_lab
+from cuda_matrix.reading import compiled
 from cuda_matrix.reference import load_reference
 from cuda_matrix.sieve import RegexSieve, WordSieve, widened, word_sets
 from cuda_matrix.signs import Signs
@@ -41,6 +44,26 @@ def test_nothing_that_a_signature_matches_escapes_the_search() -> None:
                 assert SIGNS.words[index]
                 assert all(found & set(words) for words in SIGNS.words[index]), (pattern, SIGNS.words[index], raw)
     assert untried == []
+
+
+# What a `\\W` or a gap may meet besides what one types: control characters (no line ends) and other scripts.
+STRANGE = [chr(code) for code in (*range(1, 10), *range(14, 32), 127)] + list("é’«»\u00a0あ\U0001f600")
+
+
+def test_neither_control_characters_nor_other_scripts_hide_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regex_lab, "PRINTABLE", STRANGE + regex_lab.PRINTABLE)
+    rng = random.Random(13)
+    wide = RegexSieve(SIGNS.patterns)
+    tried = 0
+    for index, pattern in enumerate(SIGNS.patterns):
+        for _ in range(2):
+            line = regex_lab.made(pattern, rng)
+            if compiled(pattern).search(line):
+                tried += 1
+                raw = line.encode()
+                assert index in wide.first_ends(raw), (pattern, widened(pattern), raw)
+                assert all(any(word in raw.lower() for word in words) for words in SIGNS.words[index]), (pattern, raw)
+    assert tried > 1.5 * len(SIGNS.patterns)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +113,25 @@ def test_every_word_is_found_wherever_it_stands() -> None:
         }
 
 
-def test_without_hyperscan_words_are_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sieve, "_database", lambda _expressions: None)
+class OldProcessor(ModuleType):
+    """What Hyperscan does on a processor without SSSE3: it loads, and compiles nothing."""
+
+    HS_FLAG_CASELESS = HS_FLAG_SINGLEMATCH = 0
+
+    class ArchitectureError(Exception):
+        pass
+
+    class Database:
+        def compile(self, **_arguments: object) -> None:
+            raise OldProcessor.ArchitectureError
+
+
+@pytest.mark.parametrize("module", [None, OldProcessor("hyperscan")], ids=["not installed", "old processor"])
+def test_without_hyperscan_words_are_found_all_the_same(
+    module: ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hyperscan", module)
+    assert not WordSieve([b"memory"]).is_quick
     assert WordSieve([b"memory", b"absent", b"out"]).first_ends(b"OUT of Memory, out of memory") == {0: 13, 2: 3}
     assert RegexSieve(["memory"]).first_ends(b"memory") == {}
 

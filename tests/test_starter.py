@@ -58,7 +58,7 @@ def is_example(line: str) -> bool:
 
 def test_the_workflow_is_the_documented_one() -> None:
     ours = yaml.safe_load(starter_files()[".github/workflows/gpu-matrix.yml"])
-    assert ours == yaml.safe_load((ROOT / "workflows/fleet.yml").read_text(encoding="utf-8"))
+    assert ours == yaml.safe_load((ROOT / "workflows/nightly.yml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from builders import make_diagnosis, make_facts, make_result
-from cuda_matrix.model import CheckStatus, Verdict
+from cuda_matrix.model import CheckStatus, EngineName, Verdict
 from cuda_matrix.reference import load_reference, load_tree
+from cuda_matrix.report.way import way_of_result
 from cuda_matrix.result import CellResult, CheckResult, Facts, Timings
 from cuda_matrix.tree import Known, Path, Tree, path_of, walk
 
@@ -139,6 +141,20 @@ def test_what_was_seen_is_not_bent_to_the_diagnosis() -> None:
     assert (path.steps[-1].node.id, path.steps[-1].answer, path.steps[-1].basis) == ("floor", "no", "clash")
 
 
+def test_a_driver_below_the_floor_with_a_forward_compatible_libcuda_is_not_to_blame() -> None:
+    # cuda-compat-12-1 on an A100 with R470: the kernel's driver stays old, the libcuda in use is new.
+    facts = make_facts("NVIDIA A800 80GB PCIe", driver="470.129.06", torch_cuda="12.1", python="3.10", nvidia_smi="ok")
+    kernel = check("first-kernel", CheckStatus.FAIL)
+
+    def floor(status: CheckStatus, offered: str) -> str:
+        init = CheckResult(id="driver.init", status=status, numbers={"driver_cuda": offered})
+        return answers(of(failed("gpu-oom", facts=facts, checks=(init, kernel)))).get("floor", "")
+
+    assert floor(CheckStatus.WARN, "12.1") == "yes"
+    assert floor(CheckStatus.WARN, "11.4") == "no"
+    assert floor(CheckStatus.FAIL, "12.1") == ""  # it does not start: the way ends before
+
+
 def test_a_cell_without_a_card_is_not_asked_for_nvidia_smi() -> None:
     facts = Facts(python="3.11", nvidia_smi="missing")
     path = of(failed("torch-missing", gpu=None, facts=facts, checks=(check("torch.import", CheckStatus.FAIL),)))
@@ -161,6 +177,30 @@ def test_a_container_without_nvidia_smi_and_card_leads_to_the_toolkit_and_gpus()
     assert answers(path)["smi"] == "not found"
     assert path.leaf == TREE.leaf("not-exposed")
     assert "--gpus" in TREE.leaf("not-exposed").do[0]  # type: ignore[union-attr]
+
+
+def test_a_machine_s_own_python_is_not_asked_about_containers() -> None:
+    local = load_tree().local
+    words = [node.question for node in local.nodes] + [text for leaf in local.leaves for text in (leaf.title, *leaf.do)]
+    strange = re.compile(r"container|image|engine|--gpus|docker|registry", re.IGNORECASE)
+    assert [text for text in words if strange.search(text)] == []
+    assert local.node("engine") is None
+    assert {node.id for node in local.nodes} < {node.id for node in TREE.nodes}
+    result = failed("torch-missing", gpu=None, facts=Facts(python="3.11"), engine=EngineName.LOCAL)
+    way = way_of_result(result)
+    said = " ".join([way.end, *(f"{step.question} {step.evidence} {step.others}" for step in way.steps)])
+    assert "Did the process start?" in said
+    assert not strange.search(said)
+    assert way.leaf == "import-fails"
+    smi = failed("host-driver-missing", facts=Facts(python="3.11", nvidia_smi="missing"), engine=EngineName.LOCAL)
+    assert not any(strange.search(step.evidence) for step in way_of_result(smi).steps)
+
+
+def test_a_python_that_could_not_be_started_ends_where_it_could_not() -> None:
+    result = failed("entrypoint-not-found", engine=EngineName.LOCAL)
+    way = way_of_result(result.model_copy(update={"diagnosis": make_diagnosis("entrypoint-not-found", where="start")}))
+    assert [step.node for step in way.steps] == ["works", "started", "entry"]
+    assert way.leaf == "entry-missing"
 
 
 def test_a_cause_of_a_newer_catalogue_is_no_guess() -> None:

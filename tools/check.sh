@@ -29,9 +29,19 @@ run "ruff (format)" ruff format --check src tests bench tools
 run "mypy --strict" mypy
 run "import-linter" lint-imports
 run "lock files" python tools/check_locks.py
-run "workflow schema" check-jsonschema --builtin-schema vendor.github-workflows workflows/*.yml .github/workflows/*.yml
-run "action schema" check-jsonschema --builtin-schema vendor.github-actions action.yml
-run "zizmor" zizmor --offline --quiet --persona pedantic action.yml workflows .github/workflows
-optional "actionlint" actionlint -no-color workflows/*.yml .github/workflows/*.yml
-optional "shellcheck" shellcheck action/*.sh tools/*.sh src/cuda_matrix/payload/start.sh src/cuda_matrix/templates/entrypoint.sh .ci/run tests/docker/*.sh tests/docker/lab/*.sh
+workflows="workflows/*.yml .github/workflows/*.yml src/cuda_matrix/templates/starter/workflows/*.yml"
+parser=${CUDA_MATRIX_WORKFLOW_PARSER:-/var/cache/cuda-matrix-ci/workflow-parser}
+# shellcheck disable=SC2086  # the globs are meant
+{
+  run "workflow schema" check-jsonschema --builtin-schema vendor.github-workflows $workflows
+  run "action schema" check-jsonschema --builtin-schema vendor.github-actions action.yml
+  run "zizmor" zizmor --offline --quiet --config .github/zizmor.yml --persona pedantic action.yml $workflows
+  optional "actionlint" actionlint -no-color $workflows
+  if [ -d "$parser/node_modules" ]; then
+    run "GitHub's workflow parser" node tools/workflow_parser.mjs "$parser" action.yml $workflows
+  else
+    optional "GitHub's workflow parser (npm install --prefix $parser @actions/workflow-parser@0.3.61)" /missing
+  fi
+}
+optional "shellcheck" shellcheck --external-sources action/*.sh tools/*.sh src/cuda_matrix/payload/start.sh src/cuda_matrix/templates/entrypoint.sh .ci/run tests/docker/*.sh tests/docker/lab/*.sh
 exit $status

@@ -138,16 +138,28 @@ def _cause(cause: Cause) -> str:
         lines += ["**Recognised by**", "", *signs, ""]
     else:
         lines += ["Recognised by what the checks and the engine report, not by words in the output.", ""]
-    lines += ["**What to do**", "", *(f"{number}. {step}" for number, step in enumerate(cause.fix, start=1)), ""]
+    lines += ["**What to do**", "", *_steps(cause.known_fix, cause.fix)]
     lines += [f"Sources: {_sources(cause.sources)}", ""]
+    for name, case in cause.cases.items():
+        lines += [f"#### {case.title or cause.title} (`{name}`)", ""]
+        lines += [case.explanation, ""] if case.explanation else []
+        lines += _steps(case.known_fix, case.fix)
+        lines += [f"Source: {_sources([case.source])}", ""] if case.source else []
     return "\n".join(lines)
+
+
+def _steps(known_fix: tuple[str, ...], fix: tuple[str, ...]) -> list[str]:
+    """What to do, numbered; a step that names facts of the case (`{driver}`) is only given where they are known."""
+    steps = [re.sub(r"\{(\w+)\}", r"<\1>", step).replace("<", "&lt;").replace(">", "&gt;") for step in known_fix]
+    return [*(f"{number}. {step}" for number, step in enumerate((*steps, *fix), start=1)), ""]
 
 
 def _sign(sign: Signature) -> str:
     conditions = [f"where another line has {code(sign.also)}"] if sign.also else []
     conditions += [f"where it is told that {code(sign.told)}"] if sign.told else []
     joined = ", ".join([code(sign.pattern), *conditions])
-    return f"- {joined} (priority {sign.priority}, confidence {sign.confidence:g})"
+    case = f", case `{sign.case}`" if sign.case else ""
+    return f"- {joined} (priority {sign.priority}, confidence {sign.confidence:g}{case})"
 
 
 def _exit(sign: ExitSign) -> str:
@@ -203,7 +215,12 @@ def _forward(reference: Reference) -> str:
         "## Forward compatibility\n\nWhich cards the packages `cuda-compat-X-Y` are for, "
         f"since CUDA {forward.first_cuda} (rule `forward-compat`).\n"
     )
-    return f"{text}\n{table(('kind of card', 'supported', 'remark'), rows)}"
+    cards = f"{text}\n{table(('kind of card', 'supported', 'remark'), rows)}"
+    branches = ((row.cuda, ", ".join(row.branches), _remark(row)) for row in forward.accepts)
+    about = (
+        "Which driver branches NVIDIA's own images name for the package of their CUDA; for any other, nobody says.\n"
+    )
+    return f"{cards}\n{about}\n{table(('package of CUDA', 'branches', 'remark'), branches)}"
 
 
 def _brands(reference: Reference) -> str:

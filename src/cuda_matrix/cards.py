@@ -5,6 +5,7 @@ Must not know where the table is read from (reference) or what a difference mean
 
 from __future__ import annotations
 
+import difflib
 import re
 from functools import lru_cache
 from typing import Literal
@@ -24,6 +25,10 @@ _NOISE = frozenset(
 _GLUED_SUFFIX = re.compile(r"\b(\d{4})(ti|super|d)\b")
 _MEMORY = re.compile(r"\d+gb")
 _FORM = re.compile(r"(pcie|sxm|nvl)\d*")
+# How the accelerators of other makers call themselves: none of them runs CUDA, whatever row their name resembles.
+_OTHER_MAKER = re.compile(
+    r"\b(amd|radeon|instinct|mi\d{2,3}[a-z]?|(rx|vega)\s?\d{2,4}|intel|arc|gaudi\d?|ascend|tpu)\b", re.IGNORECASE
+)
 
 
 class Peaks(Frozen):
@@ -31,7 +36,7 @@ class Peaks(Frozen):
 
     fp32: float
     tf32: float | None
-    fp16: float
+    fp16: float | None
     bf16: float | None
     fp8: float | None
     int8: float | None = Field(description="TOP/s.")
@@ -49,16 +54,16 @@ class Card(Frozen):
     sm: int
     memory_gb: tuple[float, ...]
     bandwidth_gbs: float
-    l2_mb: float
-    boost_mhz: float
-    tensor_peak_mhz: float
+    l2_mb: float | None
+    boost_mhz: float | None
+    tensor_peak_mhz: float | None
     fp16_flop_per_sm_clk: int | None
     peak_tflops: Peaks
-    tdp_w: float
+    tdp_w: float | None
     kind: Literal["consumer", "workstation", "datacenter"]
     ecc: bool
     pcie_gen: int
-    nvlink_gbs: float
+    nvlink_gbs: float | None
     machine: Literal["aarch64"] | None = None
     uncertain: tuple[str, ...] = ()
     sources: tuple[str, ...] = Field(min_length=1)
@@ -77,6 +82,23 @@ def find_gpu(name: str, table: tuple[Card, ...]) -> tuple[Card, ...]:
     return exact or alike
 
 
+def close_names(name: str, table: tuple[Card, ...], most: int = 3) -> tuple[str, ...]:
+    """Names of rows that may be meant by a name of none: a slip of the pen, and never another model of the same look.
+
+    `RTX 3900` and `RTX 309O` may be RTX 3090; `GTX 1070` is not GTX 1080, and `P4000` is not `A4000`.
+    """
+    names = {spelling.lower(): card.name for card in table for spelling in (card.id, card.name)}
+    close = difflib.get_close_matches(name.lower(), names, n=5 * most, cutoff=0.6)
+    asked = _numbers(name)
+    found = dict.fromkeys(names[each] for each in close if not asked or asked == _numbers(names[each]))
+    return tuple(found)[:most]
+
+
+def is_other_maker(name: str) -> bool:
+    """Whether a name is that of an accelerator which is not NVIDIA's."""
+    return _OTHER_MAKER.search(name) is not None
+
+
 def same_card(configured: str, reported: str, table: tuple[Card, ...]) -> bool:
     """True where the machine's own name for its card is covered by the configured one.
 
@@ -84,6 +106,12 @@ def same_card(configured: str, reported: str, table: tuple[Card, ...]) -> bool:
     """
     names = [card.name for card in table if card.id == configured] or [configured]
     return any(_alike(name, reported) for name in names)
+
+
+def _numbers(name: str) -> tuple[str, ...]:
+    """The words of a model that tell a generation (`3090`, `a100`), each with its characters in order of size."""
+    words = (word for word in _model(_words(name)) if any(letter.isdigit() for letter in word))
+    return tuple("".join(sorted(word.replace("o", "0").replace("l", "1"))) for word in words)
 
 
 def _matches(card: Card, name: str) -> bool:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuda_matrix.model import Frozen
 from cuda_matrix.result import Side
@@ -24,7 +24,7 @@ _syntax: Any = import_module("re._parser" if sys.version_info >= (3, 11) else "s
 
 Phase = Literal["pull", "start", "import", "build", "run"]
 
-# Facts that a cause's `context` may name (diagnose fills them in).
+# Facts that a cause's `context` and `known_fix` may name (particulars fills them in), beside a text's own figures.
 CONTEXT_FACTS = frozenset(
     {
         "image_cuda",
@@ -36,6 +36,9 @@ CONTEXT_FACTS = frozenset(
         "arch_list",
         "device_name",
         "device_capability",
+        "card_sm",
+        "card_toolkits",
+        "asked_toolkits",
     }
 )
 
@@ -55,6 +58,7 @@ class Signature(Frozen):
     told: str | None = None
     priority: Priority
     confidence: Confidence
+    case: str | None = Field(default=None, description="The mechanism that these words mean: a key of Cause.cases.")
 
 
 class ExitSign(Frozen):
@@ -66,6 +70,18 @@ class ExitSign(Frozen):
     timed_out: bool | None = None
     priority: Priority
     confidence: Confidence
+
+
+class Case(Frozen):
+    """One mechanism of a cause, where what to say and to do differs. What is empty is the cause's own."""
+
+    title: str = ""
+    explanation: str = ""
+    found: str = ""
+    fix: tuple[str, ...] = ()
+    known_fix: tuple[str, ...] = ()
+    source: str = ""
+    instead: tuple[str, ...] = ()
 
 
 class Cause(Frozen):
@@ -83,13 +99,52 @@ class Cause(Frozen):
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     signatures: tuple[Signature, ...] = ()
     exits: tuple[ExitSign, ...] = ()
-    collect: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default={})
+    known_fix: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+    cases: dict[str, Case] = Field(default={})
+
+    @model_validator(mode="after")
+    def _cases_are_known(self) -> Cause:
+        missing = sorted({sign.case for sign in self.signatures if sign.case} - self.cases.keys())
+        if missing:
+            msg = f"{self.code}: no case {', '.join(missing)}"
+            raise ValueError(msg)
+        return self
+
+    def case(self, name: str | None) -> Case:
+        """What to say and do for one mechanism; None, or a name that is none of its cases: for the cause in general."""
+        own = Case(
+            title=self.title,
+            explanation=self.explanation,
+            found=self.found,
+            fix=self.fix,
+            known_fix=self.known_fix,
+            source=self.sources[0],
+            instead=self.instead,
+        )
+        special = self.cases.get(name or "")
+        if special is None:
+            return own
+        said = {field: value for field in Case.model_fields if (value := getattr(special, field))}
+        # Steps and figures of the cause in general are not those of the mechanism, once it has its own.
+        replaced = {"known_fix": (), "found": ""} if special.fix or special.explanation else {}
+        return own.model_copy(update=replaced | said)
 
 
 class Catalogue(Frozen):
     """Every cause by its code. `unknown` and `none` are always among them."""
 
     causes: dict[str, Cause]
+
+    @model_validator(mode="after")
+    def _others_are_known(self) -> Catalogue:
+        named = {code for cause in self.causes.values() for code in cause.instead}
+        named |= {code for cause in self.causes.values() for case in cause.cases.values() for code in case.instead}
+        missing = sorted(named - self.causes.keys())
+        if missing:
+            msg = f"instead: no cause {', '.join(missing)}"
+            raise ValueError(msg)
+        return self
 
 
 def anchors(catalogue: Catalogue) -> frozenset[str]:

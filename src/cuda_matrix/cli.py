@@ -31,6 +31,8 @@ VERBS = {
     "run": "Run cells: launch each image, check and measure inside it.",
     "report": "Turn results into the compatibility and performance table.",
     "gate": "Say whether the results allow a release; exit 0 or 1.",
+    "publish": "Put the report on GitHub: summary, check run, commit, comment.",
+    "promote": "Give release tags to exactly the digests that passed.",
     "predict": "Say whether an image will run on a card, before any pull.",
     "recommend": "Say which image to use on a card and driver; exit 0 or 1.",
     "doctor": "Look this machine over, and one image on it: what is wrong?",

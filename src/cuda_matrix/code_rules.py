@@ -58,7 +58,12 @@ def code_of(image: ImageFacts, host: HostFacts, reference: Reference) -> Code | 
     build = build_of(image, host, reference)
     if build is None or not build.arch_list:
         return None
-    return Code(build.arch_list, f"torch {image.torch} for CUDA {build.cuda}", build.certainty, published=True)
+    return Code(build.arch_list, f"torch {image.torch} for CUDA {build.cuda}", of_pytorch(image, build), published=True)
+
+
+def of_pytorch(image: ImageFacts, build: TorchBuild) -> Certainty:
+    """How sure it is that the image's torch is the published build: conda-forge and others build the same release."""
+    return least(build.certainty, "secondary") if image.maybe_own_build else build.certainty
 
 
 def dropped(host: HostFacts, reference: Reference) -> Finding | None:
@@ -69,8 +74,8 @@ def dropped(host: HostFacts, reference: Reference) -> Finding | None:
     architecture = table.architecture(capability)
     assert architecture is not None
     text = (
-        f"{_card(host)} is {architecture.name}, which drivers know up to branch {architecture.last_branch}; this "
-        f"machine has {said_of(host, reference.drivers)}. Install branch {architecture.last_branch} or older."
+        f"{_card(host)} is {architecture.name}, which drivers know up to branch {architecture.last_branch}, and not "
+        f"{said_of(host, reference.drivers)}. Install branch {architecture.last_branch} or older."
     )
     return Finding("host-failed", "driver-dropped-card", text, architecture.certainty)
 
@@ -198,7 +203,7 @@ def _older_sibling(cuda: str, row: Capability, table: ArchitectureTable) -> Capa
 
 
 def _builds_for(image: ImageFacts, host: HostFacts, reference: Reference) -> tuple[str, ...]:
-    """Which published builds of torch have code for the card: those of its own release, else the first and the last."""
+    """Which published builds of torch have code for the card: its own release's, else the first and the newest."""
     capability = host.compute_capability
     return _builds(image.torch or "", capability, host.machine, reference) if capability else ()
 
@@ -207,21 +212,28 @@ def _builds_for(image: ImageFacts, host: HostFacts, reference: Reference) -> tup
 def _builds(torch: str, capability: str, machine: str, reference: Reference) -> tuple[str, ...]:
     releases = reference.releases.releases
 
-    def fitting(rows: Iterable[TorchRelease]) -> Iterator[str]:
+    def fitting(rows: Iterable[TorchRelease]) -> Iterator[TorchBuild]:
         for row in rows:
             for variant in row.variants:
                 build = reference.releases.build(row.torch, variant.cuda, machine)
                 if build and coverage(build.arch_list, capability, reference.architectures.exact):
-                    yield f"{build.torch} for CUDA {build.cuda}"
+                    yield build
 
+    has = f"code for compute capability {capability}"
     own = reference.releases.release(torch)
-    named = list(fitting([own])) if own else []
-    if not named:
-        ends = (next(fitting(rows), None) for rows in (releases, reversed(releases)))
-        named = list(dict.fromkeys(each for each in ends if each))
-    if not named:
-        return (f"No published build of torch in our tables has code for compute capability {capability}.",)
-    return (f"Published builds of torch with code for compute capability {capability}: {', '.join(named)}.",)
+    named = ", ".join(dict.fromkeys(build.cuda for build in fitting([own]))) if own else ""
+    if own and named:
+        return (f"Of torch {own.torch}, the published builds for CUDA {named} have {has}.",)
+    first, last = next(fitting(releases), None), next(fitting(reversed(releases)), None)
+    if first is None or last is None:
+        return (f"No published build of torch in our tables has {has}.",)
+    lead = (
+        f"No published build of torch {own.torch} has {has}; of those that have, the"
+        if own
+        else f"Of the published builds of torch with {has}, the"
+    )
+    newest = f", the newest in our tables torch {last.torch} for CUDA {last.cuda}" if last != first else ""
+    return (f"{lead} first is torch {first.torch} for CUDA {first.cuda}{newest}.",)
 
 
 def _row(host: HostFacts, reference: Reference) -> Capability | None:

@@ -10,12 +10,14 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from cuda_matrix.model import ID_PATTERN, Bytes, Frozen, Profile, Seconds
 
 LEAST_MEMORY = 64 << 20  # bytes
 
+_FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _DRIVER = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?")
 
 
@@ -75,6 +77,24 @@ def _gpus(value: Any) -> Any:
     raise ValueError(msg)
 
 
+def _folder(value: str) -> str:
+    """A path below the repository's root, in one spelling."""
+    parts = [part for part in value.split("/") if part not in {"", "."}]
+    is_bad = value.startswith("/") or not parts or any(not _FOLDER.fullmatch(part) or part == ".." for part in parts)
+    if is_bad or parts[0].lower() in {".git", ".github"}:
+        msg = f"{value!r} cannot be the report's folder: write a path below the repository's root, such as docs/reports"
+        raise ValueError(msg)
+    return "/".join(parts)
+
+
+def _branch(value: str) -> str:
+    """What `git check-ref-format --branch` takes, without its rarer characters."""
+    if not _BRANCH.fullmatch(value) or re.search(r"\.\.|//|/\.|\./|\.lock(/|$)|[./]$", value):
+        msg = f"{value!r} cannot be a branch: write for example matrix-reports"
+        raise ValueError(msg)
+    return value
+
+
 Version = Annotated[str, BeforeValidator(_version), WithJsonSchema({"type": "string"})]
 DriverVersion = Annotated[
     str, BeforeValidator(_driver), WithJsonSchema({"type": "string", "pattern": f"^{_DRIVER.pattern}$"})
@@ -99,6 +119,28 @@ GpuRequest = Annotated[
         }
     ),
 ]
+
+
+def _coverage(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        msg = 'write a number of cells (12) or a share ("80%")'
+        raise ValueError(msg)
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d{1,3})\s*%", value)
+        if not found or not 0 < int(found[1]) <= 100:
+            msg = f'{value!r} is no share: write for example "80%"'
+            raise ValueError(msg)
+    elif value < 1:
+        msg = "must be at least 1"
+        raise ValueError(msg)
+    return value
+
+
+Coverage = Annotated[
+    int | str,
+    BeforeValidator(_coverage),
+    WithJsonSchema({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d{1,3}\s*%$"}]}),
+]
 Percent = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$", examples=["5%"])]
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -111,7 +153,7 @@ class Variant(Frozen):
 
 
 class Image(Frozen):
-    """One image, or a family of them: `{axis}` in `id`, `ref` and `expect` is replaced by the axis' values."""
+    """One image, or a family of them: `{axis}` in `id`, `ref`, `expect` and `release` is replaced by the axis' values."""
 
     id: NonEmpty = Field(description="Name in reports and commands; may hold {axis} placeholders.")
     ref: NonEmpty = Field(description="Image reference: name:tag or name@sha256:…; may hold {axis} placeholders.")
@@ -127,6 +169,11 @@ class Image(Frozen):
         '`cuda: "none"` declares a CPU image on purpose, `torch: "none"` one without torch.',
     )
     paths: tuple[NonEmpty, ...] = Field(default=(), description="Files that this image is built from (globs).")
+    release: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="References (name:tag, in the same registry) that `promote` gives to the digest that passed; "
+        "may hold {axis} placeholders.",
+    )
     variants: dict[Identifier, Variant] = Field(default={}, description="Several ways to start the image.")
 
 
@@ -210,6 +257,24 @@ class Regression(Frozen):
     memory: Percent = "10%"
 
 
+class Forks(Frozen):
+    """How the code of a fork was approved before it reaches machines of your own: exactly one of the two."""
+
+    environment: NonEmpty | None = Field(
+        default=None, description="An environment of the repository with required reviewers; the `run` jobs are in it."
+    )
+    label: NonEmpty | None = Field(
+        default=None, description="A label that a maintainer gives; only the event that gives it counts, once."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Forks:
+        if (self.environment is None) == (self.label is None):
+            msg = "write exactly one of `environment` and `label`"
+            raise ValueError(msg)
+        return self
+
+
 class Policy(Frozen):
     """What the gate demands."""
 
@@ -223,16 +288,40 @@ class Policy(Frozen):
         description="Leave out cells that are predicted to fail, where the facts are sure (confidence 0.9 or more); "
         "plan and report name each with its rule. `plan --no-skip` and `run --no-skip` run them all the same.",
     )
+    strict: bool = Field(
+        default=False, description="An unexpected pass and an expired `expect_fail` entry also block a release."
+    )
+    coverage: dict[NonEmpty, Coverage] = Field(
+        default={},
+        description='Runner (glob) → least number, or share ("80%"), of its cells that must have an answer of a card.',
+    )
+    forks: Forks | None = Field(
+        default=None,
+        description="How code of forks was approved; left out: `plan` sends none to self-hosted runners.",
+    )
+    max_age: Seconds = Field(
+        default=14 * 86_400.0,
+        le=3_650 * 86_400,
+        description="Results older than this are neither promoted nor taken over as unchanged.",
+        json_schema_extra={"default": "14d"},
+    )
     regression: Regression = Regression()
 
 
 class ReportOptions(Frozen):
     """Where the report goes."""
 
-    dir: NonEmpty = "reports"
-    branch: NonEmpty | None = None
+    dir: Annotated[NonEmpty, AfterValidator(_folder)] = Field(
+        default="reports", description="Folder of the repository that the report is committed to."
+    )
+    branch: Annotated[NonEmpty, AfterValidator(_branch)] | None = Field(
+        default=None,
+        description="Branch of its own for the report, made where there is none; left out: the branch that was tested.",
+    )
     language: Literal["en"] = "en"
-    comment: Literal["always", "on-change", "on-failure", "never"] = "on-change"
+    comment: Literal["always", "on-change", "on-failure", "never"] = Field(
+        default="on-change", description="When a pull request gets a comment; one that is there is kept up to date."
+    )
 
 
 class Config(Frozen):

@@ -6,10 +6,13 @@ in the same go: what the types refuse is mended first (salvage), and doubted whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from cuda_matrix import documents, matrix, review, salvage
 from cuda_matrix.config import Config
@@ -18,6 +21,7 @@ from cuda_matrix.doubts import Doubts
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.image_axes import Finding
 from cuda_matrix.merging import SECTIONS, Merged, sections_named
+from cuda_matrix.plan import Place
 from cuda_matrix.reference import load_cards, load_catalogue, load_items
 
 DIRECTORY = "matrix"
@@ -69,6 +73,7 @@ def load(config: str | Path | None = None, root: Path = Path()) -> LoadedConfig:
     problems += [_problem(finding, merged.locate) for finding in late]
     if problems:
         raise documents.wrong(problems)
+    expansion = _placed(expansion, merged.locate, _repository(Path.cwd()))
     return LoadedConfig(found, expansion, tuple(document.file for document in read_all.found), merged.locate)
 
 
@@ -106,6 +111,33 @@ def find(config: str | Path | None, root: Path) -> list[Path]:
         return [single]
     msg = f"there is no configuration here: neither {directory}/*.yml nor {single}"
     raise ConfigurationError(msg, hint=_WAY_OUT)
+
+
+def _placed(expansion: matrix.Expansion, locate: Locate, repository: Path) -> matrix.Expansion:
+    """Every image knows where it is configured, if that is a file of this repository."""
+    images = {
+        key: row.model_copy(
+            update={"place": _place(locate(("images", expansion.entries[key], "id"), False), repository)}
+        )
+        for key, row in expansion.images.items()
+    }
+    return replace(expansion, images=images)
+
+
+def _place(found: documents.Place, repository: Path) -> Place | None:
+    # Not resolved: git knows a file by the name that it was found under, links and all.
+    path = Path(os.path.abspath(found.file))  # noqa: PTH100 - resolve() would follow links
+    if not found.line or not path.is_relative_to(repository):
+        return None
+    try:
+        return Place(file=path.relative_to(repository).as_posix(), line=found.line)
+    except ValidationError:  # a name that no reader could be shown
+        return None
+
+
+def _repository(here: Path) -> Path:
+    """The top of the checkout around this folder, else the folder itself."""
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
 
 
 class _Read(NamedTuple):

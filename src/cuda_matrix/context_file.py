@@ -6,9 +6,11 @@ are kept as words. Must not know which cause follows (diagnose) or where the fil
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import signal as signals
+from difflib import SequenceMatcher
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -16,15 +18,21 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from cuda_matrix.diagnose import Evidence, Fragment, Stage
 from cuda_matrix.documents import FILE_LIMIT, Locate, Model, Place, check, parse, problem_at, read_json, wrong
 from cuda_matrix.errors import ConfigurationError, Problem
-from cuda_matrix.explain import ValuePath
+from cuda_matrix.explain import ValuePath, near
 from cuda_matrix.model import CheckStatus, Frozen
 from cuda_matrix.result import RESULT_VERSION, CellResult, Exit, Facts, Whole
+
+CONTEXT_LIMIT = 2 * FILE_LIMIT  # bytes: `docker inspect` and a result are far smaller
 
 _WORD_LIMIT = 2_000  # characters of one value that is kept as words
 _WORDS_LIMIT = 64
 _STEERING = ("CUDA_", "NVIDIA_", "NCCL_")  # variables that a diagnosis looks at; others may hold secrets
 _STAGES: tuple[Stage, ...] = ("pull", "create", "start", "run")
 _BAD = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT})
+_READ_WORDS = ("driver", "torch")  # words that figures are read from
+_MISSPELT = 0.82  # likeness from which on another key was meant: `timeout` is timed_out, `killed` is none of ours
+_HALVES = re.compile("[\ud800-\udfff]")
+_SIGNALS = 64  # of Linux
 _DRIVER = re.compile(r"(\d{3}\.\d{2,3}(?:\.\d{2})?)(?: \(CUDA [\d.]{3,5}\))?")
 _TORCH = re.compile(r"\d\.\d{1,2}\.\d{1,2}\S{0,60}")
 _TORCH_CUDA = re.compile(r"\+cu(\d{2})(\d)\b")
@@ -108,16 +116,22 @@ def read_context(data: bytes, file: str) -> Evidence:
     """Read a context.
 
     Args:
-        data: JSON, at most 8 MiB.
+        data: JSON, at most CONTEXT_LIMIT; UTF-8, or UTF-16 as PowerShell's `>` writes it.
         file: its name in problems.
 
     Raises:
         ConfigurationError: it is no JSON, or a known key has a wrong type; each problem with its line and column.
     """
+    if len(data) > CONTEXT_LIMIT:
+        raise _refused(file, f"the file is larger than {CONTEXT_LIMIT >> 20} MiB")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
     value = _json(data, file)
     if isinstance(value, tuple):
         if len(value) != 1:
             raise _refused(file, f"a list of {len(value)}: give the one object of the container that failed")
+        if not (isinstance(value[0], dict) and "State" in value[0]):
+            raise _refused(file, "[0] has no State: this is no `docker inspect` of a container")
         return _of_container(_validated(_Container, value[0], data, file, (0,)))
     if not isinstance(value, dict):
         raise _refused(file, "expected an object: {…}")
@@ -127,18 +141,52 @@ def read_context(data: bytes, file: str) -> Evidence:
         return _of_result(read_json(CellResult, data, file))
     if isinstance(value.get("State"), dict):
         return _of_container(_validated(_Container, value, data, file))
-    return _of_known(_validated(_Known, value, data, file))
+    known = _validated(_Known, value, data, file)
+    _refuse_misspelt(known, data, file)
+    return _of_known(known)
+
+
+def _refuse_misspelt(known: _Known, data: bytes, file: str) -> None:
+    """Any key may stand in a context, but one that nearly is a key with a meaning was meant to have it."""
+    named = {_plain(name): name for name in (*_Known.model_fields, *_READ_WORDS)}
+    meant = {key: near(_plain(key), named) for key in known.model_extra or {} if key not in _READ_WORDS}
+    problems = [
+        problem_at((key,), f"unknown key {key[:40]!r}; did you mean {named[name]!r}?", _locator(data, file), key=True)
+        for key, name in meant.items()
+        if name is not None and SequenceMatcher(None, _plain(key), name).ratio() >= _MISSPELT
+    ]
+    if problems:
+        raise wrong(problems)
+
+
+def _plain(key: str) -> str:
+    """`ExitCode` and `exit-code` are `exit_code`, as are other ways to join two words."""
+    return re.sub(r"[^a-z0-9]", "", key.lower())
+
+
+class _RepeatedError(ValueError):
+    """A key that stands twice in one object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedError(next(key for key in found if keys.count(key) > 1))
+    return found
 
 
 def _json(data: bytes, file: str) -> Any:
-    if len(data) > 2 * FILE_LIMIT:
-        raise _refused(file, f"the file is larger than {2 * FILE_LIMIT >> 20} MiB")
     try:
-        return _tuples(json.loads(data.decode("utf-8-sig")))
+        return _tuples(json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once))
     except UnicodeDecodeError as error:
         raise _refused(file, f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from error
     except json.JSONDecodeError as error:
         raise _refused(file, f"no JSON: {error.msg}", error.lineno, error.colno) from error
+    except _RepeatedError as error:
+        parse(data, file)  # says where
+        raise _refused(file, f"the key {str(error)[:40]!r} stands twice") from error
     except (RecursionError, ValueError) as error:  # a number of more than 4,300 digits
         raise _refused(file, f"no JSON that can be read: {error}") from error
 
@@ -157,9 +205,11 @@ def _validated(model: type[Model], value: Any, data: bytes, file: str, within: V
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: what a strict model asks for."""
+    """Lists as tuples, what a strict model asks for, and texts without halves of a character, which JSON can name."""
     if isinstance(value, dict):
-        return {name: _tuples(each) for name, each in value.items()}
+        return {_tuples(name): _tuples(each) for name, each in value.items()}
+    if isinstance(value, str):
+        return value if value.isascii() else _HALVES.sub("\ufffd", value)
     return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
 
 
@@ -217,11 +267,15 @@ def _of_known(known: _Known) -> Evidence:
         "torch_cuda": build and f"{build[1]}.{build[2]}",
     }
     missing = {name: value for name, value in said.items() if value and getattr(known.facts, name) is None}
+    code, signal = known.exit_code, known.signal
+    if code is not None and -_SIGNALS <= code < 0:  # Python's subprocess: ended by that signal
+        signal = signal or -code
+        code = None
     fragments = [Fragment(where="events", text="\n".join(known.events)), Fragment(where="log", text=known.log)]
     return Evidence(
         stage=known.stage,
         fragments=tuple(each for each in fragments if each.text),
-        exit=Exit(code=known.exit_code, signal=known.signal, oom_killed=known.oom_killed, timed_out=known.timed_out),
+        exit=Exit(code=code, signal=signal, oom_killed=known.oom_killed, timed_out=known.timed_out),
         facts=known.facts.model_copy(update=missing),
         gpu_requested=known.gpu_requested,
         context=words,

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from cuda_matrix.catalogue import Catalogue, Cause, ExitSign, Signature
-from cuda_matrix.drivers import DriverTable, cuda_of_number
+from cuda_matrix.catalogue import Case, Catalogue, Cause, ExitSign, Signature
+from cuda_matrix.drivers import DriverTable
 from cuda_matrix.model import Frozen
+from cuda_matrix.particulars import Tables, filled, particulars
 from cuda_matrix.reading import Line, Reading
 from cuda_matrix.result import Diagnosis, Exit, Facts
-from cuda_matrix.wording import ends_well, is_mention, kind_of, speaks_of_failure, was_dealt_with
+from cuda_matrix.wording import ends_well, is_mention, kind_of, reads_as_text, speaks_of_failure, was_dealt_with
 
 Stage = Literal["pull", "create", "start", "run"]
 
@@ -32,6 +32,7 @@ ALTERNATIVES = 3
 
 HINT_CONFIDENCE = 0.95
 _SYMPTOM_HINT = (57, 0.8)  # priority and confidence: any mechanism in words (60 and more) wins over a symptom
+_IN_A_PULL = 0.85  # an engine that pulls speaks to a registry and to nobody else, whatever the words leave open
 _SINGLE_STAGE_PRIORITY = 60  # words as clear as this place an error in its stage even where nobody names the stage
 _RIVAL_DISTANCE = 5
 _RIVAL_DISCOUNT = 0.8
@@ -73,7 +74,7 @@ class Evidence(Frozen):
 class Sighting(NamedTuple):
     """One sign of one cause. `order` counts the lines, so that the earliest of equals wins.
 
-    `figures`: what the named groups of the signature found.
+    `figures`: what the named groups of the signature found. `case`: which mechanism of the cause the words mean.
     """
 
     cause: Cause
@@ -83,13 +84,19 @@ class Sighting(NamedTuple):
     line: str
     order: int
     figures: dict[str, str] = {}  # noqa: RUF012 - never changed
+    case: str | None = None
+
+    def as_(self, cause: Cause, confidence: float) -> Sighting:
+        """The same words, taken for another cause."""
+        return self._replace(cause=cause, confidence=confidence, case=None)
 
 
-def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable) -> Diagnosis:
+def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable, tables: Tables | None = None) -> Diagnosis:
     """Name the most specific cause that the evidence supports, else `unknown` with what to collect next.
 
     `none` where nothing speaks of a failure: neither the text nor the process's end, and nobody says that it failed.
     The order: what a check itself has proved; the earlier stage; numbered CUDA errors; words; the process's end.
+    With `tables` that know cards, the steps name what the card needs.
     """
     reading = _read(evidence, catalogue)
     hint = catalogue.causes.get(evidence.hint or "")
@@ -102,11 +109,14 @@ def diagnose(evidence: Evidence, catalogue: Catalogue, drivers: DriverTable) -> 
     sightings = [s for s in (_in_context(s, evidence, catalogue) for s in sightings) if s is not None]
     sightings = _in_the_end(_ranked(sightings, evidence), evidence, catalogue, reading)
     if not sightings:
-        failed = evidence.stage is not None or _ended_badly(evidence.exit)
+        is_text = reads_as_text("".join(line for _, line in reading.lines))
+        failed = evidence.stage is not None or _ended_badly(evidence.exit) or not is_text
         failed = failed or any(speaks_of_failure(line) and not is_mention(line) for _, line in reading.lines)
         where, line = _telling(reading.lines)
-        sightings = [Sighting(catalogue.causes[UNKNOWN if failed else NONE], 0, 0.0, where, line, 0)]
-    return _diagnosis(sightings, evidence, drivers, reading)
+        kind = _kind(evidence, reading) if is_text else "binary"
+        cause = catalogue.causes[UNKNOWN if failed else NONE]
+        sightings = [Sighting(cause, 0, 0.0, where, line if is_text else "", 0, case=kind)]
+    return _diagnosis(sightings, evidence, tables or Tables(drivers))
 
 
 def _ended_badly(exit_: Exit) -> bool:
@@ -171,7 +181,8 @@ def _seen(cause: Cause, signature: Signature, reading: Reading) -> Sighting | No
     line = reading.lines[hit.order]
     figures = {name: value.strip() for name, value in hit.match.groupdict().items() if value and value.strip()}
     said = _around(line.text, hit.match)
-    return Sighting(cause, signature.priority, signature.confidence, line.where, said, hit.order, figures)
+    sign = signature
+    return Sighting(cause, sign.priority, sign.confidence, line.where, said, hit.order, figures, sign.case)
 
 
 def _ended(cause: Cause, sign: ExitSign, exit_: Exit, order: int) -> Sighting | None:
@@ -213,16 +224,20 @@ def _in_context(sighting: Sighting, evidence: Evidence, catalogue: Catalogue) ->
     insufficient = code == "driver-too-old" and "found version" not in line
     no_smi = code == "driver-caps-missing" and "nvidia-smi" in line
     if evidence.gpu_requested is False and (insufficient or no_smi):
-        return sighting._replace(cause=catalogue.causes["gpu-not-exposed"], confidence=0.9)
+        return sighting.as_(catalogue.causes["gpu-not-exposed"], 0.9)
+    if evidence.gpu_requested and no_smi:
+        sighting = sighting._replace(case=None)  # only the capability is left
     if code == "gpu-not-exposed" and evidence.gpu_requested and evidence.facts.gpus:
         # nvidia-smi saw the cards, so they are there: the part of the driver that computes is what is missing.
         if "driver" in line or "libcuda" in line:
-            return sighting._replace(cause=catalogue.causes["driver-caps-missing"], confidence=0.8)
+            return sighting.as_(catalogue.causes["driver-caps-missing"], 0.8)
         if "CUDA_VISIBLE_DEVICES" in evidence.facts.environment:
-            return sighting._replace(cause=catalogue.causes["device-id-invalid"], confidence=0.7)
+            return sighting.as_(catalogue.causes["device-id-invalid"], 0.7)
         return None
+    if evidence.stage == "pull" and sighting.cause.side == "registry":
+        sighting = sighting._replace(confidence=max(sighting.confidence, _IN_A_PULL))
     if code == "gpu-oom" and _held_by_others(sighting.line):
-        return sighting._replace(cause=catalogue.causes["gpu-oom-other-process"], confidence=0.85)
+        return sighting.as_(catalogue.causes["gpu-oom-other-process"], 0.85)
     return sighting
 
 
@@ -254,59 +269,38 @@ def _amounts(pattern: re.Pattern[str], line: str) -> list[float]:
     return found
 
 
-def _diagnosis(sightings: list[Sighting], evidence: Evidence, drivers: DriverTable, reading: Reading) -> Diagnosis:
+def _diagnosis(sightings: list[Sighting], evidence: Evidence, tables: Tables) -> Diagnosis:
     best = sightings[0]
+    case = best.cause.case(best.case)
     rest = [s for s in sightings[1:] if s.cause is not best.cause]
-    others = list(dict.fromkeys(s.cause.code for s in rest))
+    others = dict.fromkeys((*(s.cause.code for s in rest), *case.instead))
     rivals = [s for s in rest if not s.cause.symptom and s.priority >= best.priority - _RIVAL_DISTANCE]
+    known = particulars(best.figures, evidence.facts, evidence.context, tables)
     return Diagnosis(
         cause=best.cause.code,
-        title=best.cause.title,
+        title=case.title,
         side=best.cause.side,
         confidence=round(best.confidence * (_RIVAL_DISCOUNT if rivals else 1.0), 2),
         evidence=best.line[:EVIDENCE_LIMIT],
         where=best.where,
-        explanation=_explanation(best, evidence.facts, drivers),
-        fix=_steps(best.cause, evidence, reading),
-        source=best.cause.sources[0],
-        alternatives=tuple(others[:ALTERNATIVES]),
+        explanation=_explanation(best, case, known),
+        fix=(*filled(case.known_fix, known), *case.fix),
+        source=case.source,
+        alternatives=tuple(others)[:ALTERNATIVES],
     )
 
 
-def _explanation(best: Sighting, facts: Facts, drivers: DriverTable) -> str:
+def _explanation(best: Sighting, case: Case, known: dict[str, str]) -> str:
     """The cause's sentence with this cell's own figures, where all of them are known; else the general one."""
-    number = best.figures.get("found")
-    driver_cuda = cuda_of_number(int(number)) if number else drivers.cuda_of(facts.driver) if facts.driver else None
-    image_cuda = facts.torch_cuda if facts.torch_cuda != "none" else None
-    known = {
-        "image_cuda": image_cuda,
-        "image_cuda_major": image_cuda.split(".", maxsplit=1)[0] if image_cuda else None,
-        "driver_floor": drivers.floor_of(image_cuda) if image_cuda else None,
-        "driver": facts.driver,
-        "driver_cuda": driver_cuda,
-        "torch": facts.torch,
-        "arch_list": " ".join(facts.arch_list) or None,
-        "device_name": facts.device_name or next((gpu.name for gpu in facts.gpus), None),
-        "device_capability": facts.device_capability or next((gpu.compute_capability for gpu in facts.gpus), None),
-    }
-    known |= best.figures
-    for template in (best.cause.context, best.cause.found):
-        # Only values that are known: a missing one raises KeyError, and a more general sentence stands.
-        with suppress(KeyError):
-            if template:
-                return template.format_map({name: value for name, value in known.items() if value})
-    return best.cause.explanation
+    own = best.cause.context if best.case is None else ""
+    return next(iter(filled((text for text in (own, case.found) if text), known)), case.explanation)
 
 
-def _steps(cause: Cause, evidence: Evidence, reading: Reading) -> tuple[str, ...]:
-    """What to do. What to collect depends on the stage, and where nobody names it on what the text is about."""
-    if not cause.collect:
-        return cause.fix
+def _kind(evidence: Evidence, reading: Reading) -> str:
+    """What the failure is about, of which nothing is known: the stage, and where nobody names it what the text says."""
     if evidence.stage in {"pull", "create", "start"}:
-        kind = "pull" if evidence.stage == "pull" else "start"
-    else:
-        kind = kind_of([line.text for line in reading.lines])
-    return (*cause.collect.get(kind, ()), *cause.fix)
+        return "pull" if evidence.stage == "pull" else "start"
+    return kind_of([line.text for line in reading.lines])
 
 
 def _around(line: str, match: re.Match[str]) -> str:

@@ -7,6 +7,7 @@ Rules: https://docs.nvidia.com/deploy/cuda-compatibility/ (minor-version and for
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -119,8 +120,10 @@ def _by_cuda(cuda: str, reported: DriverCuda, drivers: DriverTable) -> Level:
 
 def admission(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding | None:
     """What the container stack says to NVIDIA_REQUIRE_* before the image starts; None where it asks for nothing."""
-    if image.disable_require or not says_something(image.require):
+    if image.disable_require:
         return None
+    if not says_something(image.require):
+        return _not_seen(image, host, reference)
     answer = evaluate(image.require, machine_of(host, reference))
     if answer.admitted and (answer.lasting or host.access == "cdi"):
         return None
@@ -136,6 +139,21 @@ def admission(image: ImageFacts, host: HostFacts, reference: Reference) -> Findi
     return Finding("warn", "require-brand", text, sure)
 
 
+def _not_seen(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding | None:
+    """An image with NVIDIA's cuda-compat package has a requirement, too: a tag does not tell which drivers it names."""
+    if image.compat is None or not image.by_tag("compat") or host.access == "cdi" or image.require:
+        return None
+    reported = driver_cuda(host, reference.drivers)
+    if reported.least is None or _at_least(reported.least, image.compat):
+        return None
+    text = (
+        f"Such images ask for cuda>={image.compat} or some older drivers (NVIDIA_REQUIRE_CUDA); whether "
+        f"{said_of(host, reference.drivers)} is one of these, their registry knows and the tag does not tell."
+    )
+    needs = _driver_for(f"cuda>={image.compat}", reference)
+    return Finding("unknown", "require-cuda-value", text, "documented", needs_driver=needs)
+
+
 def _refused(answer: Admission, has: str, sure: Certainty, reference: Reference) -> Finding:
     wants, cause = answer.unsatisfied, "image-require-unsatisfied"
     needs = _driver_for(wants, reference)
@@ -147,8 +165,11 @@ def _refused(answer: Admission, has: str, sure: Certainty, reference: Reference)
     if answer.reason:
         text = f"NVIDIA's container stack cannot read the image's requirement, and so refuses it: {answer.reason}."
         return Finding("fail", "require-syntax", text, "verified", cause)
+    # Newer Docker hands --gpus to CDI where it can (https://github.com/moby/moby/pull/50228), and then nobody checks: a
+    # refusal alone is not sure enough to leave a cell out.
+    sure = least(sure, "secondary")
     text = (
-        f"NVIDIA's container stack refuses to start the image (unsatisfied condition: {wants}); this host has {has}. "
+        f"NVIDIA's container stack refuses to start the image (unsatisfied condition: {wants}) with {has}. "
         "Raise the driver, or take an image of an older CUDA. NVIDIA_DISABLE_REQUIRE=true skips the check alone."
     )
     return Finding("fail", "require-cuda-value", text, sure, cause, needs)
@@ -211,7 +232,7 @@ def floor(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding:
     here = reach(cuda, host.driver, reported, drivers)
     has, needs = said_of(host, drivers), _needs(cuda, here, drivers)
     if here.level == "unknown":
-        unknown = "the driver of this machine is not known" if host.driver is None else f"nothing is known of {has}"
+        unknown = "which driver the card has is not known" if host.driver is None else f"nothing is known of {has}"
         return Finding("unknown", "unknown-driver", f"{needs}; {unknown}.", here.certainty, needs_driver=here.oldest)
     if here.level == "none":
         return _with_forward_compatibility(image, host, here, reference)
@@ -221,7 +242,7 @@ def floor(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding:
     if here.level == "full":
         text = f"What is built with CUDA {cuda} runs with {has}."
         return Finding("pass", "backward", text, here.certainty)
-    text = f"{needs}; this host has {has}, and that is enough by minor-version compatibility."
+    text = f"{needs}; {has} is enough by minor-version compatibility."
     packaged = (f"All features of CUDA {cuda} need driver {here.packaged}.",) if here.packaged else ()
     limits = () if reported.least and _at_least(reported.least, _two(cuda)) else (_LIMITS_RULE,)
     remarks = (*packaged, *(reference.rules[rule].text for rule in limits))
@@ -243,12 +264,12 @@ def _with_forward_compatibility(image: ImageFacts, host: HostFacts, here: Reach,
     exact = driver_cuda(host, drivers).exact
     text = f"{_needs(cuda, here, drivers)}; {driver} is " + (f"CUDA {exact}." if exact else "older.")
     kinds = {card.kind for card in cards_of(host, reference)}
-    old = Finding("fail", "minor-version", text, here.certainty, "driver-too-old", here.oldest)
+    sure = here.certainty if _compat_is_known(image, kinds, drivers) else least(here.certainty, "secondary")
+    old = Finding("fail", "minor-version", text, sure, "driver-too-old", here.oldest)
     if version_key(cuda)[0] < drivers.first_minor_compatible:
         old = old._replace(rule="backward")
     if image.compat is None or not drivers.runs(image.compat, cuda):
-        remark = "On this data-centre card an image with NVIDIA's cuda-compat package of that CUDA could do."
-        could = (remark,) if kinds == {"datacenter"} and image.compat is None else ()
+        could = _could_bring_compat(image, host, kinds, drivers)
         return old._replace(remarks=(*_below_floor(cuda, driver, here, exact, drivers), *could))
     brings = f"{text} The image brings cuda-compat {image.compat}"
     classes = [row for kind in kinds if (row := drivers.compat(kind))]
@@ -264,9 +285,35 @@ def _with_forward_compatibility(image: ImageFacts, host: HostFacts, here: Reach,
         return Finding("unknown", "forward-compat", text, "documented", needs_driver=here.oldest)
     if not accepted:
         text = f"{brings}, which does not accept the branch of {driver}."
-        return old._replace(explanation=text, rule="forward-compat")
+        sure = old.certainty if says_something(image.require) else least(old.certainty, "secondary")
+        return old._replace(explanation=text, rule="forward-compat", certainty=sure)
     text = f"{brings}, which stands in for the driver on this data-centre card as long as it is found first."
-    return Finding("warn", "forward-compat", text, "documented", needs_driver=here.oldest)
+    sure = "documented" if says_something(image.require) else "secondary"
+    return Finding("warn", "forward-compat", text, sure, needs_driver=here.oldest)
+
+
+def _could_bring_compat(
+    image: ImageFacts, host: HostFacts, kinds: Collection[str], drivers: DriverTable
+) -> tuple[str, ...]:
+    """The advice to take an image with the compatibility package, where that is known to accept this driver."""
+    cuda = image.cuda or ""
+    if image.compat is not None or kinds != {"datacenter"} or host.driver is None:
+        return ()
+    if not drivers.compat_accepts(cuda, host.driver):
+        return ()
+    branch = host.driver.split(".", maxsplit=1)[0]
+    text = (
+        f"On this data-centre card an image with NVIDIA's package cuda-compat-{_two(cuda).replace('.', '-')} could do: "
+        f"NVIDIA's own images name branch {branch} as one that it stands in for."
+    )
+    return (text,)
+
+
+def _compat_is_known(image: ImageFacts, kinds: Collection[str], drivers: DriverTable) -> bool:
+    """Whether the image's cuda-compat package, or its having none, is known, as far as the card could use one."""
+    if image.compat is not None or image.examined or image.by_tag("cuda"):
+        return True
+    return bool(kinds) and all((row := drivers.compat(kind)) is not None and row.supported == "no" for kind in kinds)
 
 
 def _below_floor(cuda: str, driver: str, here: Reach, exact: str | None, drivers: DriverTable) -> tuple[str, ...]:
@@ -281,10 +328,15 @@ def _below_floor(cuda: str, driver: str, here: Reach, exact: str | None, drivers
 
 
 def _accepted_branch(image: ImageFacts, host: HostFacts, reference: Reference) -> bool | None:
-    """Whether the compatibility package takes this driver: the clauses of NVIDIA_REQUIRE_* are its list of branches."""
-    if not says_something(image.require):
+    """Whether the compatibility package takes this driver: the clauses of NVIDIA_REQUIRE_* are its list of branches.
+
+    Where the image's are not known, those that NVIDIA's own images have: the package is the same.
+    """
+    if says_something(image.require):
+        return evaluate(image.require, machine_of(host, reference)).admitted
+    if image.compat is None or host.driver is None:
         return None
-    return evaluate(image.require, machine_of(host, reference)).admitted
+    return reference.drivers.compat_accepts(image.compat, host.driver)
 
 
 def _switched_on(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding | None:

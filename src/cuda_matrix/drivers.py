@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from cuda_matrix.config import Version
-from cuda_matrix.facts import Fact, Table, version_key
+from cuda_matrix.facts import Fact, Table, major_minor, version_key
 
 # How long NVIDIA keeps a branch: long-term support, production, new feature.
 BranchKind = Literal["lts", "production", "new-feature"]
@@ -40,11 +40,19 @@ class CompatClass(Fact):
     supported: Literal["yes", "some", "no"]
 
 
+class CompatBranches(Fact):
+    """The driver branches that the package of one CUDA stands in for."""
+
+    cuda: Version
+    branches: tuple[Version, ...] = Field(min_length=1)
+
+
 class ForwardCompatibility(Fact):
     """The packages cuda-compat-X-Y: a newer user-mode driver over an older kernel driver."""
 
     first_cuda: Version
     classes: tuple[CompatClass, ...]
+    accepts: tuple[CompatBranches, ...]
 
 
 class Floor(Fact):
@@ -98,6 +106,12 @@ class DriverTable(Table):
     def compat(self, kind: str) -> CompatClass | None:
         """Whether forward compatibility is for cards of this kind (cards.Card.kind); None for an unlisted kind."""
         return next((row for row in self.forward.classes if row.kind == kind), None)
+
+    def compat_accepts(self, cuda: str, driver: str) -> bool | None:
+        """Whether the forward-compatibility package of CUDA `cuda` takes this driver's branch; None: nobody says."""
+        wanted, branch = major_minor(cuda), driver.split(".", maxsplit=1)[0]
+        row = next((row for row in self.forward.accepts if row.cuda == wanted), None)
+        return None if row is None else branch in row.branches
 
     def brands_of(self, kind: str) -> tuple[str, ...]:
         """What `brand=` may be held against for cards of this kind (cards.Card.kind)."""

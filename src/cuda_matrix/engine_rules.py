@@ -49,7 +49,7 @@ def _docker(seen: EngineSeen) -> HostStep:
     step = HostStep(id="docker", title="Docker's program", status="ok")
     if seen.program is None:
         why = "there is no docker on this machine's PATH"
-        if seen.socket != "absent":
+        if seen.socket:
             why += "; /var/run/docker.sock is there"
         return step.model_copy(update={"status": "not-seen", "why": why})
     said = f"{seen.version.out.strip().splitlines()[0][:100]}" if seen.version.good and seen.version.out.strip() else ""
@@ -80,7 +80,7 @@ def _daemon(seen: EngineSeen) -> HostStep:
         return step.model_copy(update={"status": "not-seen", "why": "there is no docker to ask it with", "do": do})
     trouble = seen.answer.trouble or "`docker info` gives no data"
     wrong = step.model_copy(update={"status": "problem", "seen": trouble})
-    if "permission denied" in trouble.lower() or seen.socket == "refused":
+    if "permission denied" in trouble.lower():
         return wrong.model_copy(update={"do": _let_in(seen), "cause": "docker-sock-permission"})
     if seen.answer.why:
         return wrong.model_copy(update={"do": "The daemon hangs: `journalctl -u docker`, then restart it."})
@@ -113,6 +113,8 @@ def _disk(seen: EngineSeen, need_bytes: int | None) -> HostStep:
 
 def _toolkit(seen: EngineSeen, host: HostSeen) -> HostStep:
     step = HostStep(id="toolkit", title="NVIDIA Container Toolkit", status="ok", node="toolkit")
+    if seen.elsewhere:
+        return step.model_copy(update={"status": "not-seen", "why": seen.elsewhere})
     tools = {name: answer for name, answer in seen.tools.items() if answer.path}
     if not tools:
         if host.no_card:
@@ -137,7 +139,7 @@ def _toolkit(seen: EngineSeen, host: HostSeen) -> HostStep:
 def _runtime(seen: EngineSeen, host: HostSeen) -> HostStep:
     """`--gpus` needs the hook on the daemon's PATH; the runtime `nvidia` is for `--runtime` and as the default."""
     step = HostStep(id="runtime", title="Docker's NVIDIA runtime", status="ok", node="toolkit")
-    configured = "nvidia" in ((seen.daemon_json or {}).get("runtimes") or {})
+    configured = "nvidia" in str((seen.daemon_json or {}).get("runtimes"))
     if seen.info is None:
         text = "the daemon did not answer" + ("; daemon.json names a runtime nvidia" if configured else "")
         return step.model_copy(
@@ -148,6 +150,9 @@ def _runtime(seen: EngineSeen, host: HostSeen) -> HostStep:
     text = f"runtimes {', '.join(names)}; default {default}"
     if "nvidia" in names or host.no_card:
         return step.model_copy(update={"seen": text})
+    if seen.elsewhere:
+        why = f"{text}; whether it has the hook that `--gpus` needs was not seen: {seen.elsewhere}"
+        return step.model_copy(update={"status": "not-seen", "why": why})
     do = "`sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`"
     if configured:
         text += "; daemon.json names nvidia, and the daemon was not restarted since"
@@ -161,10 +166,15 @@ def _runtime(seen: EngineSeen, host: HostSeen) -> HostStep:
 
 def _cdi(seen: EngineSeen, host: HostSeen) -> HostStep:
     step = HostStep(id="cdi", title="CDI specifications", status="ok")
-    if seen.cdi is None:
-        return step.model_copy(update={"status": "not-seen", "why": "the folders were not read"})
+    if seen.cdi is None or seen.elsewhere:
+        why = seen.elsewhere or "the folders were not read"
+        return step.model_copy(update={"status": "not-seen", "why": why})
+    refused = [spec.path for spec in seen.cdi if spec.refused]
+    if refused:
+        why = f"this account may not read {', '.join(refused)}"
+        return step.model_copy(update={"status": "not-seen", "why": why})
     if not seen.cdi:
-        return step.model_copy(update={"seen": "none of NVIDIA's: `--gpus` needs none"})
+        return step.model_copy(update={"seen": "none of NVIDIA's; `--gpus` works without them"})
     stale = [spec for spec in seen.cdi if host.loaded and spec.versions and host.loaded not in spec.versions]
     said = "; ".join(f"{spec.path} ({', '.join(spec.versions) or 'no version'})" for spec in seen.cdi)
     if stale:
@@ -181,7 +191,7 @@ def _cgroup(seen: EngineSeen, host: HostSeen) -> HostStep:
         return step.model_copy(update={"status": "not-seen", "why": "the daemon did not answer"})
     driver, version = seen.info.get("CgroupDriver"), seen.info.get("CgroupVersion")
     text = f"{driver}, cgroup v{version}"
-    if driver == "systemd" and not host.no_card and seen.char_links is False:
+    if driver == "systemd" and not host.no_card and not seen.elsewhere and seen.char_links is False:
         text += "; /dev/char has no link to NVIDIA's devices"
         do = "`systemctl daemon-reload` may take the cards from running containers: `sudo nvidia-ctk system "
         do += "create-dev-char-symlinks --create-all`, or `native.cgroupdriver=cgroupfs`."
@@ -191,6 +201,8 @@ def _cgroup(seen: EngineSeen, host: HostSeen) -> HostStep:
 
 def _shm(seen: EngineSeen) -> HostStep:
     step = HostStep(id="shm", title="Shared memory of a container", status="ok")
+    if seen.info is None or seen.elsewhere:
+        return step.model_copy(update={"status": "not-seen", "why": seen.elsewhere or "the daemon did not answer"})
     if seen.daemon_json is None:
         return step.model_copy(update={"status": "not-seen", "why": seen.daemon_json_why})
     size = _text(seen.daemon_json, "default-shm-size") or _DEFAULT_SHM

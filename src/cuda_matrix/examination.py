@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from cuda_matrix.image_facts import ImageFacts
 from cuda_matrix.model import Frozen
 from cuda_matrix.tree import NO, YES, Known
 
-StepStatus = Literal["ok", "warn", "problem", "not-seen"]
+# none: it was looked for, there is none, and nobody asked for one. not-seen: it could not be looked for.
+StepStatus = Literal["ok", "warn", "problem", "none", "not-seen"]
 WORDS_LIMIT = 300  # characters of what a program said
 SMI_FIELDS = ("index", "name", "driver_version", "compute_cap")  # what nvidia-smi is asked for; the last may be refused
 _CARDS_LIMIT = 64
@@ -105,6 +107,7 @@ class HostSeen(Frozen):
     libraries: dict[str, tuple[str, ...]] = Field(default={}, description="Versions on disk by name.")
     nodes: tuple[DeviceNode, ...] | None = None
     xids: tuple[str, ...] = ()
+    log_is_whole: bool = Field(default=True, description="The kernel's log goes back to the start of this boot.")
     xids_why: str = ""
     processes: frozenset[str] | None = None
 
@@ -129,12 +132,12 @@ class CdiSpec(Frozen):
 
     path: str
     versions: tuple[str, ...]
+    refused: bool = Field(default=False, description="It is there, and this account may not read it.")
 
 
 class Account(Frozen):
     """Who asks."""
 
-    uid: int
     in_group_file: bool = Field(description="/etc/group lists it in `docker`.")
     in_session: bool = Field(description="This very process is in `docker`.")
 
@@ -147,8 +150,9 @@ class EngineSeen(Frozen):
     version: ProgramAnswer = ProgramAnswer(name="docker")
     answer: ProgramAnswer = ProgramAnswer(name="docker")
     info: dict[str, Any] | None = Field(default=None, description="`docker info` as data; None: no daemon answered.")
-    socket: Literal["absent", "usable", "refused"] = "absent"
-    account: Account = Account(uid=0, in_group_file=False, in_session=False)
+    elsewhere: str = Field(default="", description="Why the daemon's machine is not this one; empty where it is.")
+    socket: bool = Field(default=False, description="/var/run/docker.sock is there.")
+    account: Account = Account(in_group_file=False, in_session=False)
     daemon_json: dict[str, Any] | None = None
     daemon_json_why: str = ""
     cdi: tuple[CdiSpec, ...] | None = None
@@ -156,6 +160,15 @@ class EngineSeen(Frozen):
     free_bytes: int | None = None
     free_why: str = ""
     shm_bytes: int | None = None
+
+
+class HeldImage(Frozen):
+    """What Docker says of one image. Without `facts` it holds none or, where `why` says so, could not be asked."""
+
+    facts: ImageFacts | None = None
+    unpacked_bytes: int | None = None
+    pinned: str | None = Field(default=None, description="The reference that means exactly this image.")
+    why: str = ""
 
 
 class HostStep(Frozen):
@@ -172,11 +185,11 @@ class HostStep(Frozen):
 
 
 def known_of(steps: tuple[HostStep, ...]) -> dict[str, Known]:
-    """What the steps answer: `no` where one is a problem, `yes` only where all of a question were seen and none is."""
+    """What the steps answer: `no` where one is wrong or not there, `yes` only where all of a question were seen."""
     found: dict[str, Known] = {}
     for node in dict.fromkeys(step.node for step in steps if step.node):
         of_node = [step for step in steps if step.node == node]
-        wrong = next((step for step in of_node if step.status == "problem"), None)
+        wrong = next((step for step in of_node if step.status in {"problem", "none"}), None)
         if wrong is not None:
             found[node] = Known(answer=NO, evidence=wrong.seen)
         elif all(step.status != "not-seen" for step in of_node):

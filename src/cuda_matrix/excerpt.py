@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 from cuda_matrix.log_lines import said
 from cuda_matrix.signs import Judged, Search, Signs
+from cuda_matrix.wording import reads_as_text
 
 WHOLE_BYTES, WHOLE_LINES = 64 << 10, 2_000  # a log up to here is not searched but taken as it is
 EXCERPT_LINES, EXCERPT_CHARACTERS = 2_000, 66_000
 
 _BLOCK_BYTES = 256 << 10
+_STEP_BYTES = 4 << 10  # between two places of a block up to which its lines are counted
 _OVERLAP_BYTES = 8 << 10  # what lies across two blocks is seen with its neighbours in the second
 _HEAD_LINES, _TAIL_LINES, _END_LINES, _TAIL_BYTES = 150, 300, 10, 256 << 10
 _NEIGHBOURS = 3  # lines before and after a sighting
@@ -30,8 +32,9 @@ _AROUND_BYTES = 500  # of a long line, before and after the sign's words
 _LONG_LINE_BYTES = 8 << 10  # a longer one is looked at around the sign alone
 _COLOURS_LIMIT = 400_000  # escape sequences that are removed before the search, about 1 µs each
 
-_ESCAPE = b"\x1b["
-_COLOUR = re.compile(rb"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]")
+_ESCAPE = b"\x1b"
+_COLOUR = re.compile(rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[ -/][0-~]|[\]P^_X][^\x07\x1b\r\n]{0,200}(?:\x07|\x1b\\))")
+_NO_BREAK_SPACE = "\u00a0".encode()
 
 
 class Line(NamedTuple):
@@ -54,6 +57,11 @@ class Excerpt:
     def text(self) -> str:
         """The lines as one text."""
         return "\n".join(line.text for line in self.lines)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it reads like a text, and not like the bytes of a program, say."""
+        return reads_as_text(self.text)
 
     def number_of(self, quoted: str) -> int | None:
         """The line of the log in which a quoted text stands first; None where it is not from here."""
@@ -108,7 +116,7 @@ class _Reader:
         self._tail = (self._tail + block)[-_TAIL_BYTES:]
         self._last = block[-1:] or self._last
         self._newlines += block.count(b"\n")
-        plain = self._rest + self._uncoloured(block)
+        plain = self._rest + self._plain(block)
         cut = plain.rfind(b"\n", len(plain) // 2) + 1 or len(plain)
         self._look(plain[:cut], self._rest_number, self._search)
         keep = _line_start(plain, max(0, cut - _OVERLAP_BYTES), cut)
@@ -131,21 +139,26 @@ class _Reader:
     def _keep(self, line: Line, rank: int) -> None:
         self._kept[line] = min(rank, self._kept.get(line, rank))
 
-    def _uncoloured(self, block: bytes) -> bytes:
+    def _plain(self, block: bytes) -> bytes:
+        """The block without what may stand inside a word, or for a space (log_lines.seen, at the speed of a search)."""
+        if b"\0" in block:
+            block = block.translate(None, b"\0")
+        if _NO_BREAK_SPACE in block:
+            block = block.replace(_NO_BREAK_SPACE, b" ")
         if self._colours >= _COLOURS_LIMIT or _ESCAPE not in block:
             return block
-        plain, count = _COLOUR.subn(b"", block)
-        self._colours += count
-        return plain
+        self._colours += block.count(_ESCAPE)
+        return _COLOUR.sub(b"", block)
 
     def _look(self, block: bytes, number: int, search: Search) -> None:
         """Find the signs of one block. `number` is that of the line in which the block begins."""
         known: dict[tuple[int, int], list[Line]] = {}
+        newlines = _Newlines(block)
 
         def judge(index: int, place: int) -> Judged:
             span = _span(block, place)
             if span not in known:
-                here = number + block.count(b"\n", 0, span[0])
+                here = number + newlines.before(span[0])
                 known[span] = [Line(here, text) for text in said(block[span[0] : span[1]])]
             regex = _regex(self._signs.patterns[index])
             bearing = next((line for line in known[span] if regex.search(line.text)), None)
@@ -163,9 +176,25 @@ class _Reader:
         search.look(block, judge)
 
 
+class _Newlines:
+    """How many lines end before a place in a block, without counting from its beginning each time."""
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._sums: list[int] = []
+
+    def before(self, place: int) -> int:
+        if not self._sums:
+            counts = (self._block.count(b"\n", at, at + _STEP_BYTES) for at in range(0, len(self._block), _STEP_BYTES))
+            self._sums = list(itertools.accumulate(counts, initial=0))
+        step = place // _STEP_BYTES
+        return self._sums[step] + self._block.count(b"\n", step * _STEP_BYTES, place)
+
+
 @cache
 def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
+    """As a diagnosis reads it (reading.compiled)."""
+    return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:

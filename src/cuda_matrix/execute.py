@@ -15,9 +15,9 @@ from cuda_matrix import protocol, xids
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.errors import Interrupted
 from cuda_matrix.forecast import machine_of, prediction_here
-from cuda_matrix.model import EngineName, Frozen
+from cuda_matrix.model import EngineName, Frozen, Verdict
 from cuda_matrix.plan import PlannedCell, PlannedImage, PlannedRunner, demand_sha256
-from cuda_matrix.result import LOG_LIMIT, TEXT_LIMIT, CellResult, Exit, ImageIdentity, Timings
+from cuda_matrix.result import LOG_LIMIT, REMARKS_LIMIT, TEXT_LIMIT, CellResult, Exit, ImageIdentity, Timings
 from cuda_matrix.verdict import Expectation, LaunchFailure, LaunchStage, Outcome, judge_cell
 
 if TYPE_CHECKING:
@@ -153,6 +153,18 @@ def run_cells(
         run.progress.finished(result)
         if seen.interrupted is not None:
             raise seen.interrupted
+
+
+def worth_again(result: CellResult) -> bool:
+    """Whether a cell is tried a second time: its machine or a registry failed, and nobody stopped it."""
+    return result.verdict in {Verdict.HOST_FAILED, Verdict.INCONCLUSIVE} and not result.exit.interrupted
+
+
+def after(first: CellResult, second: CellResult) -> CellResult:
+    """The second try, which says what the first one came to: a machine that works every other time is no good one."""
+    cause = f", {first.diagnosis.cause}" if first.diagnosis else ""
+    remark = f"second try; the first was {first.verdict.value}{cause}: {first.reason}"[:TEXT_LIMIT]
+    return second.model_copy(update={"remarks": (remark, *second.remarks)[:REMARKS_LIMIT]})
 
 
 def _kernel_watch(run: Run, job: Job) -> AbstractContextManager[Callable[[], xids.HostLog] | None]:

@@ -34,11 +34,9 @@ _EXPECTED = {
     "bool_parsing": "expected true or false",
     "tuple_type": "expected a list",
     "list_type": "expected a list",
-    "dict_type": "expected a mapping (key: value)",
-    "model_type": "expected a mapping (key: value)",
-    "model_attributes_type": "expected a mapping (key: value)",
-    "mapping_type": "expected a mapping (key: value)",
 }
+_MAPPINGS = ("dict_type", "model_type", "model_attributes_type", "mapping_type")
+_EXPECTED |= dict.fromkeys(_MAPPINGS, "expected a mapping (key: value)")
 
 
 class Flaw(NamedTuple):
@@ -119,7 +117,16 @@ def message(model: type[BaseModel], error: ErrorDetails) -> str:
         return _one_of(str(context["expected"]), found, is_key=is_key)
     if kind == "string_pattern_mismatch":
         return f"{describe(found)} does not have the expected form{_example(model, path)}"
-    return _plain_message(error)
+    return _plain_message(error) + (_indentation(model, path, found) if kind in _MAPPINGS else "")
+
+
+def _indentation(model: type[BaseModel], path: ValuePath, found: Any) -> str:
+    """Wrong indentation in YAML shows as a key beside the entry that it belongs to, and as an empty entry."""
+    if not path or not isinstance(path[-1], str):
+        return ""
+    if path[-1] in _known_keys(model, path):
+        return f"; {path[-1]!r} belongs to an entry: indent it deeper, below the entry's name"
+    return "; what belongs to it stands on the next lines, indented deeper" if found is None else ""
 
 
 def _plain_message(error: ErrorDetails) -> str:

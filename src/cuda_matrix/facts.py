@@ -40,7 +40,7 @@ class Fact(Frozen):
 
 @lru_cache(maxsize=4_096)  # a plan of 10,000 cells compares the same few hundred versions a million times
 def version_key(version: str) -> tuple[int, ...]:
-    """`525.60.13` → (525, 60, 13): versions compare by number, not by text. Suffixes are left out."""
+    """`525.60.13` → (525, 60, 13): versions compare by number, not by text. What follows a `+` is left out."""
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+", maxsplit=1)[0]))
 
 

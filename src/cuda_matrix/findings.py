@@ -48,7 +48,8 @@ def settled(finding: Finding) -> Finding:
 def prediction(findings: Sequence[Finding], rules: dict[str, Rule]) -> Prediction:
     """The gravest finding decides, the first of equals; what the others have to say stands in its remarks.
 
-    A pass is only as sure as the least sure finding, for it needs them all; "unknown" has no confidence at all.
+    A pass is only as sure as the least sure finding, for it needs them all; a failure is as sure as the surest, for one
+    is enough; "unknown" has no confidence at all.
     """
     said = [settled(finding) for finding in findings]
     best = min(said, key=lambda finding: _RANK[finding.verdict])
@@ -71,8 +72,8 @@ def prediction(findings: Sequence[Finding], rules: dict[str, Rule]) -> Predictio
 def _confidence(best: Finding, said: Sequence[Finding]) -> float:
     if best.verdict == "unknown":
         return 0.0
-    resting_on = [best] if best.verdict in _FAILS else said
-    return min(CONFIDENCE[finding.certainty] for finding in resting_on)
+    fails = [CONFIDENCE[finding.certainty] for finding in said if finding.verdict in _FAILS]
+    return max(fails) if fails else min(CONFIDENCE[finding.certainty] for finding in said)
 
 
 def _needs_driver(best: Finding, said: Sequence[Finding]) -> str | None:

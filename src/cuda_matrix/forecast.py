@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 from cuda_matrix.config import ContainerOptions
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.host_facts import Access, HostFacts
-from cuda_matrix.image_facts import ImageFacts, Requirements
+from cuda_matrix.image_facts import CONFIGURED, ImageFacts, Requirements
 from cuda_matrix.image_tags import facts_of_ref
 from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, PlannedRunner, SkippedCell
+from cuda_matrix.plan_union import without_cells
 from cuda_matrix.predict import host_facts, predict
 from cuda_matrix.prediction import Prediction
 from cuda_matrix.requirement import go_bool
@@ -25,8 +26,8 @@ from cuda_matrix.tables import Reference
 SURE = 0.9  # of 1: the least confidence with which a cell may be left out
 Turn = Literal["green", "red", "stays", "unknown"]  # what another driver makes of a cell
 NO_CUDA = "none"  # `expect: {cuda: "none"}` declares a CPU image
-CONFIGURATION = "configuration"  # where a fact comes from
 
+OF_NO_RULE = frozenset({"ref", "digest", "cudnn", "python", "size_bytes", "created", "entrypoint", "user"})  # facts
 _CONFIGURED = ("torch", "cuda", "cudnn", "python")  # what `expect` says that rules ask for
 _RUNTIME_FOLDER = re.compile(r"(?:^|/)cuda-(\d{1,2}\.\d{1,2})(?:/|:|$)")
 _DRIVER = re.compile(r"\d{2,4}\.\d{1,3}(?:\.\d{1,3})?")
@@ -58,7 +59,8 @@ def host_of(machine: Machine, reference: Reference) -> HostFacts:
     try:
         return host_facts(gpu, driver, reference, machine=name, access=access)
     except ConfigurationError:
-        return HostFacts(gpu=gpu, driver=driver, machine=name or "x86_64", access=access)
+        assumed = name or "x86_64"
+        return HostFacts(gpu=gpu, driver=driver, machine=assumed, machine_assumed=name is None, access=access)
 
 
 def image_facts(image: PlannedImage, asked: ImageFacts | None, reference: Reference) -> ImageFacts:
@@ -80,13 +82,15 @@ def with_predictions(plan: Plan, asked: Mapping[str, ImageFacts | str], referenc
     images = {key: row.model_copy(update={"facts": _facts(row, asked, reference)}) for key, row in plan.images.items()}
     machines = {key: machine_of(runner, plan.container) for key, runner in plan.runners.items()}
     hosts = {machine: host_of(machine, reference) for machine in machines.values()}
+    alike = {key: _what_rules_ask(row.facts) for key, row in images.items() if row.facts is not None}
     made: dict[tuple[str, Machine], Prediction] = {}
     cells = []
     for cell in plan.cells:
         image, machine = images[cell.image], machines[cell.runner]
         if image.facts is not None and asks_for_card(image, plan.runners[cell.runner], plan.container):
-            known = made.get((cell.image, machine)) or predict(image.facts, hosts[machine], reference)
-            made[cell.image, machine] = known
+            asked_for = (alike[cell.image], machine)
+            known = made.get(asked_for) or predict(image.facts, hosts[machine], reference)
+            made[asked_for] = known
             cells.append(cell.model_copy(update={"prediction": known}))
         else:
             cells.append(cell.model_copy(update={"prediction": None}))
@@ -94,25 +98,9 @@ def with_predictions(plan: Plan, asked: Mapping[str, ImageFacts | str], referenc
 
 
 def without_doomed(plan: Plan, reference: Reference) -> Plan:
-    """The plan with its doomed cells skipped, each with its reason. Lanes keep their order; empty ones go."""
+    """The plan with its doomed cells skipped, each with its reason."""
     doomed = [cell for cell in plan.cells if cell.prediction is not None and is_doomed(cell.prediction, reference)]
-    if not doomed:
-        return plan
-    left_out = {cell.id for cell in doomed}
-    lanes = [(lane, tuple(cell for cell in lane.cells if cell not in left_out)) for lane in plan.lanes]
-    kept = [(lane, cells) for lane, cells in lanes if cells]
-    number = {lane.index: index for index, (lane, _) in enumerate(kept)}
-    return plan.model_copy(
-        update={
-            "cells": tuple(
-                cell.model_copy(update={"lane": number[cell.lane]}) for cell in plan.cells if cell.id not in left_out
-            ),
-            "lanes": tuple(
-                lane.model_copy(update={"index": number[lane.index], "cells": cells}) for lane, cells in kept
-            ),
-            "skipped": (*plan.skipped, *map(_skipped, doomed)),
-        }
-    )
+    return without_cells(plan, [_skipped(cell) for cell in doomed])
 
 
 def is_doomed(prediction: Prediction, reference: Reference) -> bool:
@@ -162,9 +150,14 @@ def _facts(image: PlannedImage, asked: Mapping[str, ImageFacts | str], reference
     return image_facts(image, answer if isinstance(answer, ImageFacts) else None, reference)
 
 
+def _what_rules_ask(facts: ImageFacts) -> str:
+    """The same for images that no rule tells apart: a large matrix has few kinds of them."""
+    return facts.model_dump_json(exclude=set(OF_NO_RULE))
+
+
 def _configured(image: PlannedImage) -> ImageFacts:
     known = {name: image.expect[name] for name in _CONFIGURED if image.expect.get(name)}
-    return ImageFacts(**known, origins=dict.fromkeys(known, CONFIGURATION))
+    return ImageFacts(**known, origins=dict.fromkeys(known, CONFIGURED))
 
 
 def _with_environment(env: Mapping[str, str], known: ImageFacts) -> ImageFacts:
@@ -174,14 +167,14 @@ def _with_environment(env: Mapping[str, str], known: ImageFacts) -> ImageFacts:
     asks: Requirements = {name: value for name, value in env.items() if name.startswith("NVIDIA_REQUIRE_")}
     if asks:
         update["require"] = {**known.require, **asks}
-        origins["require"] = f"{CONFIGURATION} env {', '.join(sorted(asks))}"
+        origins["require"] = f"{CONFIGURED} env {', '.join(sorted(asks))}"
     if "NVIDIA_DISABLE_REQUIRE" in env:
         update["disable_require"] = go_bool(env["NVIDIA_DISABLE_REQUIRE"])
-        origins["disable_require"] = f"{CONFIGURATION} env NVIDIA_DISABLE_REQUIRE"
+        origins["disable_require"] = f"{CONFIGURED} env NVIDIA_DISABLE_REQUIRE"
     runtime = _RUNTIME_FOLDER.search(env.get("LD_LIBRARY_PATH", ""))
     if runtime:
         update["cuda"] = runtime[1]
-        origins["cuda"] = f"{CONFIGURATION} env LD_LIBRARY_PATH"
+        origins["cuda"] = f"{CONFIGURED} env LD_LIBRARY_PATH"
     return known.model_copy(update={**update, "origins": origins}) if update else known
 
 
@@ -209,5 +202,5 @@ def _seen(seen: Facts, before: HostFacts, reference: Reference) -> dict[str, obj
             if named.compute_capability == capability:
                 found["card"] = named.card
     if seen.machine in _MACHINES:
-        found["machine"] = seen.machine
+        found |= {"machine": seen.machine, "machine_assumed": False}
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
+from math import ceil
 
 from cuda_matrix.config import ExpectFail
 from cuda_matrix.errors import Problem
@@ -20,6 +21,7 @@ from cuda_matrix.result import CellResult
 GOOD = frozenset({Verdict.PASS, Verdict.WARN, Verdict.UNEXPECTED_PASS})
 LETS_THROUGH = GOOD | {Verdict.EXPECTED_FAIL, Verdict.SKIPPED}
 
+_ANSWERS = GOOD | {Verdict.FAIL, Verdict.EXPECTED_FAIL}  # the card has spoken, for or against the image
 _BROKEN = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT})
 
 # Policy has the last word on these: what a result file says of them itself is undone first.
@@ -150,9 +152,19 @@ def judge(plan: Plan, results: Iterable[CellResult], today: date, plan_problems:
     found = newest(results)
     cells = judge_cells(plan, found.values(), today)
     unread = [GateReason(f"a plan could not be used: {problem}") for problem in plan_problems]
-    reasons = (*unread, *_policy_reasons(plan, cells), *_mixed_rows(cells), *_cell_reasons(cells.values()))
+    stale = _stale_entries(cells.values())
+    strict = stale if plan.policy.strict else ()
+    reasons = (
+        *unread,
+        *_policy_reasons(plan, cells),
+        *_coverage_reasons(plan, cells.values()),
+        *_mixed_rows(cells),
+        *_cell_reasons(cells.values()),
+        *strict,
+    )
     counts = {verdict: sum(judged.verdict is verdict for judged in cells.values()) for verdict in Verdict}
-    notes = (*_scope_notes(plan, cells.values()), *_notes(cells.values()), *_strays(plan, found))
+    lenient = () if plan.policy.strict else stale
+    notes = (*_scope_notes(plan, cells.values()), *_notes(cells.values()), *lenient, *_strays(plan, found))
     return GateVerdict(released=not reasons, reasons=reasons, notes=notes, counts=counts, cells=cells)
 
 
@@ -245,6 +257,25 @@ def _policy_reasons(plan: Plan, cells: Mapping[str, Judgement]) -> list[GateReas
     ]
 
 
+def _coverage_reasons(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason]:
+    """Runners of which too few cells have an answer: good, bad, or unchanged since one. Excluded ones do not count."""
+    reasons = []
+    asked = [judged for judged in cells if judged.skip_kind != "excluded"]
+    for glob, least in plan.policy.coverage.items():
+        runners = [runner for runner in plan.runners if matches(runner, glob)]
+        if not runners:
+            reasons.append(GateReason(f"policy.coverage: {glob!r} matches no runner of the plan"))
+        for runner in runners:
+            here = [judged for judged in asked if judged.runner == runner]
+            count = sum(judged.verdict in _ANSWERS or judged.skip_kind == "unchanged" for judged in here)
+            need = least if isinstance(least, int) else ceil(len(here) * int(least.rstrip(" %")) / 100)
+            if count < need:
+                without = tuple(judged.cell for judged in here if judged.verdict not in _ANSWERS)
+                said = f"{count:,} of {len(here):,} cells have an answer, policy.coverage asks for {least}"
+                reasons.append(GateReason(f"{runner}: {said}", without))
+    return reasons
+
+
 def _blocks(judged: Judgement) -> bool:
     if judged.verdict is Verdict.SKIPPED:
         return not judged.reason.strip()
@@ -281,15 +312,22 @@ def _scope_notes(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason]:
     return [*notes, *map(GateReason, said)]
 
 
-def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
-    notes = _foretold_notes(cells)
+def _stale_entries(cells: Iterable[Judgement]) -> tuple[GateReason, ...]:
+    """Entries of policy.expect_fail that are not true any more: notes, and reasons where the policy is strict."""
+    found = []
     for judged in cells:
         if judged.expired and not judged.expected:
             text = f"{judged.cell}: its expected failure was accepted until {judged.expired.until} and is expired"
-            notes.append(GateReason(text, (judged.cell,), judged.cause, judged.verdict))
+            found.append(GateReason(text, (judged.cell,), judged.cause, judged.verdict))
         if judged.verdict is Verdict.UNEXPECTED_PASS:
             text = f"{judged.cell} passes although its failure is expected: remove the entry from policy.expect_fail"
-            notes.append(GateReason(text, (judged.cell,), verdict=judged.verdict))
+            found.append(GateReason(text, (judged.cell,), verdict=judged.verdict))
+    return tuple(found)
+
+
+def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
+    notes = _foretold_notes(cells)
+    for judged in cells:
         if _blocks(judged) and not judged.required:
             cause = f" ({judged.cause})" if judged.cause else ""
             text = f"{judged.cell} is {judged.verdict.value}{cause}, but not required"

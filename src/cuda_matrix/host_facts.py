@@ -27,4 +27,5 @@ class HostFacts(Frozen):
         default=None, description="The newest CUDA that the driver reports, where it is known without the table."
     )
     machine: str = Field(default="x86_64", description="uname -m.")
+    machine_assumed: bool = Field(default=False, description="Nobody said it: it is what most machines are.")
     access: Access = "hook"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cuda_matrix.examination import HostSeen, HostStep
+from cuda_matrix.examination import HostSeen, HostStep, StepStatus
 from cuda_matrix.xids import ORDER
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 NO_CARD = "no NVIDIA card on this machine"
 _XID = re.compile(r"NVRM: Xid \(PCI:[0-9a-fA-F:.]{4,20}[^)]{0,40}\): (\d{1,5})[,:]")
 _SHOWN = 8
+_WINDOWS_UNKNOWN = "/dev/dxg is a card of the Windows host; whether it is NVIDIA's, only nvidia-smi would say"
+_WINDOWS_DO = "Install NVIDIA's driver on Windows, none inside WSL; then `wsl --shutdown`: it brings nvidia-smi along."
 _NEEDED = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 
 
-def judge_host(seen: HostSeen, xids: Iterable[Xid]) -> tuple[HostStep, ...]:
-    """Every step, in the order of the diagnosis tree."""
+def judge_host(seen: HostSeen, xids: Iterable[Xid], *, card_wanted: bool = False) -> tuple[HostStep, ...]:
+    """Every step, in the order of the diagnosis tree. `card_wanted`: that there is no card is a problem."""
     return (
-        _card(seen),
+        _card(seen, wanted=card_wanted),
         _driver(seen),
         _modules(seen),
         _smi(seen),
@@ -37,19 +39,22 @@ def judge_host(seen: HostSeen, xids: Iterable[Xid]) -> tuple[HostStep, ...]:
     )
 
 
-def _card(seen: HostSeen) -> HostStep:
+def _card(seen: HostSeen, *, wanted: bool) -> HostStep:
     step = HostStep(id="card", title="NVIDIA cards on the bus", status="ok", node="has-card")
     if seen.cards:
         names = ", ".join(f"{card.address} (10de:{card.device})" for card in seen.cards[:_SHOWN])
         return step.model_copy(update={"seen": f"{len(seen.cards)}: {names}"})
-    if seen.wsl:
+    if seen.wsl and seen.named:
         return step.model_copy(update={"seen": "/dev/dxg: the card of the Windows host, through WSL"})
+    if seen.wsl:
+        return step.model_copy(update={"status": "not-seen", "why": _WINDOWS_UNKNOWN})
     if seen.loaded:
         return step.model_copy(update={"seen": "none on the bus, but NVIDIA's driver is loaded"})
     if seen.devices is None:
         return step.model_copy(update={"status": "not-seen", "why": seen.devices_why or "the bus was not read"})
-    do = "Use a machine with a card. In a virtual machine: pass the card through."
-    return step.model_copy(update={"status": "problem", "seen": NO_CARD, "do": do})
+    # A machine without a card promises none: builds, and images for the CPU, run here.
+    do = "Use a machine with a card. In a virtual machine: pass the card through." if wanted else ""
+    return step.model_copy(update={"status": "problem" if wanted else "none", "seen": NO_CARD, "do": do})
 
 
 def _absent(id_: str, title: str, node: str | None = None) -> HostStep:
@@ -61,8 +66,10 @@ def _driver(seen: HostSeen) -> HostStep:
     title, node = "Kernel driver", "host-driver"
     if seen.loaded:
         return HostStep(id="driver", title=title, status="ok", seen=f"{seen.loaded} is loaded", node=node)
-    if seen.wsl:
+    if seen.wsl and seen.named:
         return HostStep(id="driver", title=title, status="ok", seen="the Windows host's, through WSL", node=node)
+    if seen.wsl:
+        return HostStep(id="driver", title=title, status="not-seen", why=_WINDOWS_UNKNOWN, do=_WINDOWS_DO, node=node)
     if seen.no_card:
         return _absent("driver", title, node)
     if seen.modules is None:
@@ -109,8 +116,17 @@ def _smi(seen: HostSeen) -> HostStep:
         return HostStep(id="smi", title=title, status="ok", seen=f"{len(cards)}: {names}", node=node)
     if seen.no_card:
         return _absent("smi", title, node)
+    return _smi_without_cards(seen, title, node)
+
+
+def _smi_without_cards(seen: HostSeen, title: str, node: str) -> HostStep:
     trouble = seen.smi.trouble or "it names no card"
-    if not seen.loaded and not seen.wsl:
+    if seen.wsl:
+        missing = seen.smi.path is None
+        told = {"why": trouble} if missing else {"seen": trouble, "cause": "wsl-gpu-unavailable"}
+        status: StepStatus = "not-seen" if missing else "problem"
+        return HostStep(id="smi", title=title, status=status, do=_WINDOWS_DO, node=node, **told)
+    if not seen.loaded:
         return HostStep(id="smi", title=title, status="not-seen", why=f"no driver is loaded; {trouble}", node=node)
     mismatch = "version mismatch" in trouble.lower()
     cause = "driver-lib-mismatch" if mismatch else "gpu-off-bus" if "lost" in trouble.lower() else None
@@ -127,6 +143,8 @@ def _versions(seen: HostSeen) -> HostStep:
     title, node = "One version of the driver", "host-driver"
     if seen.no_card:
         return _absent("versions", title, node)
+    if seen.loaded is None and seen.wsl and seen.named:
+        return HostStep(id="versions", title=title, status="ok", seen="nvidia-smi answers through WSL", node=node)
     if seen.loaded is None:
         return HostStep(id="versions", title=title, status="not-seen", why="no driver is loaded", node=node)
     found = {f"{name}.so on disk": versions for name, versions in seen.libraries.items()}
@@ -148,7 +166,9 @@ def _versions(seen: HostSeen) -> HostStep:
         why = "neither the driver's libraries nor nvidia-smi were found to compare with"
         return HostStep(id="versions", title=title, status="not-seen", why=why, node=node)
     past = f"; earlier in this boot: {mismatch}" if mismatch else ""
-    return HostStep(id="versions", title=title, status="ok", seen=f"{seen.loaded} everywhere{past}", node=node)
+    left = sorted({version for versions in found.values() for version in versions} - {seen.loaded})
+    said = f"{seen.loaded} everywhere" if not left else f"{seen.loaded}; also on disk: {', '.join(left)}"
+    return HostStep(id="versions", title=title, status="ok", seen=f"{said}{past}", node=node)
 
 
 def _nodes(seen: HostSeen) -> HostStep:
@@ -175,6 +195,9 @@ def _log(seen: HostSeen, xids: Iterable[Xid]) -> HostStep:
     title, node = "Xid messages of this boot", "host-card"
     if seen.no_card:
         return _absent("xid", title, node)
+    if seen.wsl and not seen.loaded:
+        why = "Windows keeps the log of its driver to itself"
+        return HostStep(id="xid", title=title, status="not-seen", why=why, node=node)
     if seen.xids_why:
         do = "Run it as root, or join the group `adm` or `systemd-journal`."
         return HostStep(id="xid", title=title, status="not-seen", why=seen.xids_why, do=do, node=node)
@@ -190,9 +213,9 @@ def _log(seen: HostSeen, xids: Iterable[Xid]) -> HostStep:
     if strange:
         do = "Look the number up: https://docs.nvidia.com/deploy/xid-errors/"
         return HostStep(id="xid", title=title, status="warn", seen=listed, do=do, node=node)
-    return HostStep(
-        id="xid", title=title, status="ok", seen=listed + ", of programs only" if listed else "none", node=node
-    )
+    said = f"{listed}, of programs only" if listed else "none"
+    rest = "" if seen.log_is_whole else ", in what is left of the kernel's log"
+    return HostStep(id="xid", title=title, status="ok", seen=said + rest, node=node)
 
 
 def _fabric(seen: HostSeen) -> HostStep:

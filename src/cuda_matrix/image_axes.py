@@ -78,6 +78,7 @@ def _planned(image: Image, values: Mapping[str, str]) -> Iterator[PlannedImage]:
             env=dict(image.variants[variant].env) if variant else {},
             expect=expect,
             paths=image.paths,
+            release=tuple(_fill(text, values) for text in image.release),
         )
 
 
@@ -120,6 +121,7 @@ def _exception_findings(image: Image, rule: Mapping[str, str], path: ValuePath) 
 def _placeholder_findings(image: Image, path: ValuePath) -> Iterator[Finding]:
     texts: list[tuple[ValuePath, str]] = [((*path, "id"), image.id), ((*path, "ref"), image.ref)]
     texts += [((*path, "expect", name), text) for name, text in image.expect.items()]
+    texts += [((*path, "release", index), text) for index, text in enumerate(image.release)]
     for where, text in texts:
         if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
             yield Finding(where, f"a brace of {text!r} has no partner: a placeholder is written {{axis}}")

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from cuda_matrix import image_history, kernels
-from cuda_matrix.image_facts import ImageFacts
+from cuda_matrix.image_facts import NOT_CONFIRMED, ImageFacts
 from cuda_matrix.image_history import Install
 from cuda_matrix.image_manifest import Configuration, Manifest
 from cuda_matrix.model import size_bytes
@@ -27,9 +27,9 @@ _ENTRYPOINT_LIMIT = (20, 300)  # words, and characters of each
 
 _TORCH_VARIABLES = ("PYTORCH_BUILD_VERSION", "PYTORCH_VERSION", "TORCH_VERSION")
 
-_NUMBERS = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}")
-_UBUNTU = re.compile(r"\d{2}\.\d{2}")
-_UBI = re.compile(r"ubi\d{1,2}")
+_NUMBERS = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}", re.ASCII)
+_UBUNTU = re.compile(r"\d{2}\.\d{2}", re.ASCII)
+_UBI = re.compile(r"ubi\d{1,2}", re.ASCII)
 
 
 def facts_of_image(manifest: Manifest, configuration: Configuration, platforms: tuple[str, ...] = ()) -> ImageFacts:
@@ -165,8 +165,10 @@ def _of_history(configuration: Configuration) -> ImageFacts:
 def _of_install(installed: Install | None) -> ImageFacts:
     found = _Found()
     if installed is not None:
-        found.put("torch", installed.torch, "history: the step that installs torch")
-        found.put("cuda", installed.cuda, "history: the step that installs torch")
+        # A later step may install another as a dependency of something else, which no text of a step tells.
+        origin = f"history: the step that installs torch{NOT_CONFIRMED}"
+        found.put("torch", installed.torch, origin)
+        found.put("cuda", installed.cuda, origin)
     return found.facts()
 
 

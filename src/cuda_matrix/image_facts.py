@@ -12,6 +12,10 @@ from pydantic import Field
 
 from cuda_matrix.model import Bytes, Frozen, Sha256
 
+TAG = "tag"  # how the origin of a fact begins that the tag alone says
+CONFIGURED = "configuration"  # the origin of what the user's own configuration expects of an image
+NOT_CONFIRMED = " (not confirmed)"  # how the origin of a fact ends that nobody vouches for
+
 # What an image may ask of a driver, variable by variable (NVIDIA_REQUIRE_CUDA and its relatives).
 Requirements = dict[str, str]
 
@@ -40,7 +44,7 @@ class ImageFacts(Frozen):
         default=None, description="The driver release that package comes from, for example 610.43.02."
     )
     flavour: str | None = Field(default=None, description="base, runtime, devel.")
-    size_bytes: int | None = Field(default=None, description="Sum of the compressed layers, as pulled.")
+    size_bytes: int | None = Field(default=None, ge=0, description="Sum of the compressed layers, as pulled.")
     created: datetime | None = None
     entrypoint: tuple[str, ...] | None = Field(default=None, description="Empty: the image has none.")
     user: str | None = Field(default=None, description="Empty: root.")
@@ -54,6 +58,24 @@ class ImageFacts(Frozen):
         other = {name: getattr(below, name) for name in type(self).model_fields if below.knows(name)}
         origins = {name: text for name, text in below.origins.items() if name not in known} | self.origins
         return ImageFacts(**{**other, **known, "origins": origins})
+
+    @property
+    def examined(self) -> bool:
+        """Whether a registry showed the image's own configuration: what that does not say, the image does not have."""
+        return self.origins.get("digest") == "registry"
+
+    def by_tag(self, name: str) -> bool:
+        """Whether this fact is what the tag says, and nothing else."""
+        return self.origins.get(name, "").startswith(TAG)
+
+    @property
+    def maybe_own_build(self) -> bool:
+        """Whether nobody but the configuration speaks of its torch, so that PyTorch may not have built it."""
+        return self.origins.get("torch") == CONFIGURED
+
+    def confirmed(self, name: str) -> bool:
+        """False for a fact that is somebody's word: a stranger's tag, or a build step read as text."""
+        return not self.origins.get(name, "").endswith(NOT_CONFIRMED)
 
     def knows(self, name: str) -> bool:
         """Whether this field says anything."""

@@ -20,16 +20,18 @@ NONE = "none"  # the CUDA of a build for the CPU
 
 _INSTALLERS = {"pip", "pip3", "conda", "mamba", "micromamba"}
 _CHANNEL = {"-c", "--channel"}
-_TORCH = re.compile(r"(\d{1,2}\.\d{1,2}(?:\.\d{1,2})?(?:(?:a|b|rc|\.dev|\.post)\d{1,8})?)(?:\+([a-z]{2,4}\d{0,4}))?")
+_TORCH = re.compile(
+    r"(\d{1,2}\.\d{1,2}(?:\.\d{1,2})?(?:(?:a|b|rc|\.dev|\.post)\d{1,8})?)(?:\+([a-z]{2,4}\d{0,4}))?", re.ASCII
+)
 # torch, torch==2.5.1+cu124, pytorch=2.1.0, pytorch::pytorch=2.1, torch>=2; never torchvision or pytorch-cuda.
 _PACKAGE = re.compile(r"(?:\w{1,40}::)?(?:torch|pytorch)(?:={1,3}(?P<release>.{1,60})|[<>~!\[].{0,60})?")
-_WHEEL = re.compile(r"/torch-(\d[\w.]{0,20}(?:(?:%2B|\+)\w{1,10})?)-")
-_WHEEL_CUDA = re.compile(r"cu(\d{2,3})")
-_CONDA_CUDA = re.compile(r"(?:\w{1,40}::)?(?:pytorch-cuda|cudatoolkit)={1,2}(\d{1,2}\.\d{1,2})(?:\.\d{1,3})?")
-_INDEX = re.compile(r"/whl/(?:nightly/|test/)?(cu\d{2,3}|cpu)\b")
-_BUILD_ARGUMENTS = re.compile(r"\|(\d{1,2}) ")
-_COMPAT_PACKAGE = re.compile(r"cuda-compat-(\d{1,2})-(\d{1,2})")
-_NVIDIA_REPOSITORY = re.compile(r"compute/cuda/repos/([a-z]{3,8})(\d{1,2})(\d\d)?/")
+_WHEEL = re.compile(r"/torch-(\d[\w.]{0,20}(?:(?:%2B|\+)\w{1,10})?)-", re.ASCII)
+_WHEEL_CUDA = re.compile(r"cu(\d{2,3})", re.ASCII)
+_CONDA_CUDA = re.compile(r"(?:\w{1,40}::)?(?:pytorch-cuda|cudatoolkit)={1,2}(\d{1,2}\.\d{1,2})(?:\.\d{1,3})?", re.ASCII)
+_INDEX = re.compile(r"/whl/(?:nightly/|test/)?(cu\d{2,3}|cpu)\b", re.ASCII)
+_BUILD_ARGUMENTS = re.compile(r"\|(\d{1,2}) ", re.ASCII)
+_COMPAT_PACKAGE = re.compile(r"cuda-compat-(\d{1,2})-(\d{1,2})", re.ASCII)
+_NVIDIA_REPOSITORY = re.compile(r"compute/cuda/repos/([a-z]{3,8})(\d{1,2})(\d\d)?/", re.ASCII)
 
 
 class Install(NamedTuple):

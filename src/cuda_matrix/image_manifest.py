@@ -82,6 +82,7 @@ class Descriptor(_Foreign):
     size: int = Field(ge=0, le=1 << 50, description="Bytes.")
     media_type: str = Field(default="", alias="mediaType")
     platform: Platform | None = None
+    urls: _Strings = Field(default=(), description="Where a layer lies that no registry may hold.")
 
 
 class Manifest(_Foreign):
@@ -177,6 +178,19 @@ def read_manifest(body: bytes) -> Manifest | Index:
         msg = f"not a container image: its configuration is {manifest.config.media_type[:_LONGEST]!r}"
         raise NotAnImage(msg)
     return manifest
+
+
+def named_by(body: bytes) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]:
+    """(manifests, blobs) that a manifest or index names, whatever they are: without one of them it is incomplete.
+
+    Raises:
+        NotAnImage: broken.
+    """
+    document = _json(body, "manifest")
+    if "manifests" in document:
+        return _checked(Index, document, "index").manifests, ()
+    manifest = _checked(Manifest, document, "manifest")
+    return (), (manifest.config, *(layer for layer in manifest.layers if not layer.urls))
 
 
 def read_configuration(body: bytes) -> Configuration:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cuda_matrix.code_rules import build_of, own_build
 from cuda_matrix.driver_rules import cards_of
-from cuda_matrix.facts import version_key
+from cuda_matrix.facts import Certainty, version_key
 from cuda_matrix.findings import Finding, least
 from cuda_matrix.host_facts import HostFacts
 from cuda_matrix.image_facts import ImageFacts
@@ -32,7 +32,10 @@ def platform(image: ImageFacts, host: HostFacts) -> Finding | None:
     if any(entry.split("/")[:2] == ["linux", wanted] for entry in named):
         return None
     text = f"The image is for {', '.join(named)}; the machine is linux/{wanted} ({host.machine})."
-    return Finding("fail", "platform", text, "documented", "platform-mismatch")
+    if host.machine_assumed:
+        text = f"{text[:-1]}, as most are: nobody says so."
+    sure: Certainty = "secondary" if host.machine_assumed else "documented"
+    return Finding("fail", "platform", text, sure, "platform-mismatch")
 
 
 def torch_build(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding | None:
@@ -73,7 +76,8 @@ def c_library(image: ImageFacts, host: HostFacts, reference: Reference) -> Findi
     where = f"{image.os} has" if image.os else "the image has"
     wheel = f"The wheel of torch {image.torch} for CUDA {image.cuda}"
     text = f"{wheel} needs glibc {floor.glibc} ({floor.tag}); {where} {has}."
-    return Finding("fail", "glibc", text, least(certainty, floor.certainty), "glibc-too-old")
+    certainty = least(certainty, floor.certainty, "secondary" if image.maybe_own_build else "verified")
+    return Finding("fail", "glibc", text, certainty, "glibc-too-old")
 
 
 def memory(image: ImageFacts, host: HostFacts, reference: Reference) -> Finding | None:

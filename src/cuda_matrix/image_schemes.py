@@ -62,6 +62,7 @@ class Scheme(Fact):
     os_since: tuple[SystemSince, ...] = Field(default=(), description="Where the scheme fixes the system.")
 
     compat: CompatInside | None = Field(default=None, description="None: not known.")
+    require: str | None = Field(default=None, description="NVIDIA_REQUIRE_CUDA, where it is the same in all of them.")
 
     @model_validator(mode="after")
     def _known_groups(self) -> Scheme:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cuda_matrix import image_reference, kernels
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.explain import nearest
-from cuda_matrix.image_facts import ImageFacts
+from cuda_matrix.image_facts import NOT_CONFIRMED, TAG, ImageFacts
 from cuda_matrix.machine_names import platform_name
 from cuda_matrix.model import size_bytes
 
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 NONE = "none"  # a torch or CUDA that the image is known not to have
 GIVEN = "given"  # where a fact comes from that a user typed
 _TEXT_LIMIT = 100_000  # characters of facts that a user gives
-_VERSION = re.compile(r"\d{1,4}(?:\.\d{1,5}){0,3}(?:(?:a|b|rc|\.dev|\.post)\d{0,8})?")
+_VERSION = re.compile(r"\d{1,4}(?:\.\d{1,5}){0,3}(?:(?:a|b|rc|\.dev|\.post)\d{0,8})?", re.ASCII)
 _RELEASE_LINE = re.compile(r"v?\d{1,4}(?:\.\d{1,4})?")
-_MOVING_END = re.compile(r"[-_.](?:latest|nightly)$")
+_MOVING_END = re.compile(r"[-_.](?:latest|nightly|lts|stable)$")
 _KEY = re.compile(r"\s*([A-Za-z][\w -]{0,60}?)\s*=")
 _PLATFORM = re.compile(r"[a-z]+/[a-z][a-z0-9_]+(/\w+)?", re.ASCII)
 _WHEEL = re.compile(r"\+cu(\d{2,3})$", re.ASCII)
-_TAG = "tag"
 
 
 def facts_of_ref(ref: str, schemes: SchemeTable) -> ImageFacts:
@@ -51,7 +50,9 @@ def facts_of_ref(ref: str, schemes: SchemeTable) -> ImageFacts:
         if "channel" in reading.says and not parts.digest:
             values["mutable_tag"] = True
         said = {name: value for name, value in _said(reading, schemes).items() if value}
-        origins |= dict.fromkeys(said, f"{_TAG} ({reading.scheme.id})")
+        origins |= dict.fromkeys(
+            said, f"{TAG} ({reading.scheme.id}){'' if _vouched(reading, schemes) else NOT_CONFIRMED}"
+        )
         values |= said
     return ImageFacts(
         ref=ref, **values, origins={name: origins[name] for name, value in values.items() if value is not None}
@@ -61,8 +62,8 @@ def facts_of_ref(ref: str, schemes: SchemeTable) -> ImageFacts:
 def moves(parts: Parts) -> bool | None:
     """Whether another image may be pushed under this name as a matter of course; None where the tag does not tell.
 
-    A tag that names no number (`edge`), only the line of a release (`2`, `v2.9`), or ends in latest or nightly moves.
-    A full version may be pushed again, but is not meant to.
+    A tag that names no number (`edge`), only the line of a release (`2`, `v2.9`), or ends in a channel (latest, lts)
+    moves. A full version may be pushed again, but is not meant to.
     """
     if parts.digest:
         return False
@@ -77,6 +78,12 @@ def names_no_release(tag: str) -> bool:
     return not any(character.isdigit() for character in tag) or _MOVING_END.search(tag) is not None
 
 
+def _vouched(reading: TagReading, schemes: SchemeTable) -> bool:
+    """Whether somebody vouches for what the tag means: its grammar, and the row of NVIDIA's month."""
+    month = schemes.ngc_image(reading.says.get("release", ""))
+    return reading.scheme.decides and (month is None or month.decides)
+
+
 def _said(reading: TagReading, schemes: SchemeTable) -> dict[str, Any]:
     says = reading.says
     found: dict[str, Any] = {
@@ -88,6 +95,7 @@ def _said(reading: TagReading, schemes: SchemeTable) -> dict[str, Any]:
     }
     if "release" in says:
         found |= _month(says["release"], schemes)
+        found["require"] = {"NVIDIA_REQUIRE_CUDA": reading.scheme.require} if reading.scheme.require else {}
         if "igpu" in says:
             found |= {"flavour": "igpu", "platforms": ("linux/arm64",)}
     elif not {"torch", "channel"} & set(re.compile(reading.scheme.tag).groupindex):
@@ -120,6 +128,9 @@ def facts_given(text: str) -> ImageFacts | None:
     if len(text) > _TEXT_LIMIT:
         msg = f"the facts of an image have at most {_TEXT_LIMIT} characters"
         raise ConfigurationError(msg)
+    if re.search("[\ud800-\udfff]", text):
+        msg = "the facts of an image are text in UTF-8"
+        raise ConfigurationError(msg)
     if text.startswith("{"):
         return _facts(_object(text))
     if _KEY.match(text):
@@ -133,6 +144,9 @@ def _object(text: str) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         msg = f"the facts are no JSON object: {error}"
         raise ConfigurationError(msg, hint='for example {"torch": "2.2.0", "cuda": "12.1"}') from error
+    if re.search("[\ud800-\udfff]", json.dumps(document, ensure_ascii=False)):
+        msg = r"half a character (\ud800 to \udfff) is in the facts: they are no text"
+        raise ConfigurationError(msg)
     return dict(document)
 
 
@@ -238,14 +252,17 @@ def _value(name: str, field: str, value: Any) -> Any:
         return None
     try:
         return _READERS[field](value) if field in _READERS else value
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
+        msg = f"{name}: {str(value)[:80]!r} is not of its kind: write text, or a list of words"
+        raise ConfigurationError(msg) from error
+    except ValueError as error:
         msg = f"{name}: {error}"
         raise ConfigurationError(msg) from error
 
 
 def _version(value: Any) -> str:
     if not isinstance(value, str):
-        msg = f"{value!r} is a number: write a version in quotes, or 2.10 becomes 2.1"
+        msg = f"{str(value)[:80]} is no text: write a version in quotes, or 2.10 becomes 2.1"
         raise ValueError(msg)
     text = value.strip().removeprefix("v").partition("+")[0]
     if text.lower() == NONE:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.plan import Lane, Plan
+
+# Beside the payload's own limit: how long a pull may take, and start, stop and upload, before a lane counts as stuck.
+_PULL_MINUTES = 45
+_CELL_MINUTES = 5
+_LANE_MINUTES = 10
+_MOST_MINUTES = 5 * 24 * 60  # https://docs.github.com/actions/reference/limits: a job on a self-hosted runner
 
 
 def pack(cells: Sequence[tuple[str, str, str]], jobs: Mapping[str, int], max_jobs: int) -> tuple[Lane, ...]:
@@ -51,12 +58,17 @@ def lane_counts(wanted: Mapping[str, int], max_jobs: int) -> dict[str, int]:
     return counts
 
 
-def github_matrix(plan: Plan) -> dict[str, Any]:
-    """`strategy.matrix` of a workflow: one entry a lane; `labels` is JSON text for `runs-on: ${{ fromJSON(…) }}`."""
+def github_matrix(plan: Plan, environment: str = "") -> dict[str, Any]:
+    """`strategy.matrix` of a workflow: one entry a lane; `labels` is JSON text for `runs-on: ${{ fromJSON(…) }}`.
+
+    `slot` counts the lanes of a runner from 1 to its `jobs`: two jobs of one slot, of whatever run, share a machine.
+    `environment` is the one whose reviewers let the jobs go; empty for none.
+    """
     totals: dict[str, int] = {}
     for lane in plan.lanes:
         totals[lane.runner] = totals.get(lane.runner, 0) + 1
     seen: dict[str, int] = {}
+    refs = {cell.id: plan.images[cell.image].ref for cell in plan.cells}
     entries = []
     for lane in plan.lanes:
         seen[lane.runner] = seen.get(lane.runner, 0) + 1
@@ -68,9 +80,19 @@ def github_matrix(plan: Plan) -> dict[str, Any]:
                 "runner": lane.runner,
                 "labels": json.dumps(list(plan.runners[lane.runner].labels)),
                 "cells": len(lane.cells),
+                "slot": seen[lane.runner],
+                "timeout_minutes": _minutes(lane, refs, plan.payload.timeout),
+                "environment": environment,
             }
         )
     return {"include": entries}
+
+
+def _minutes(lane: Lane, refs: Mapping[str, str], timeout_s: float) -> int:
+    """The job's `timeout-minutes`: longer than everything in it may take, so that it only ends a job that hangs."""
+    pulls = len({refs[cell] for cell in lane.cells})
+    each = math.ceil(timeout_s / 60) + _CELL_MINUTES
+    return min(_LANE_MINUTES + pulls * _PULL_MINUTES + len(lane.cells) * each, _MOST_MINUTES)
 
 
 def _chunks(cells: Sequence[tuple[str, str]], count: int) -> list[tuple[str, ...]]:

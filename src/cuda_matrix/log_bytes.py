@@ -10,10 +10,25 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 
+from cuda_matrix.errors import ConfigurationError
+
 UNPACKED_LIMIT_BYTES = 1 << 30  # of a packed log: 1 MB of gzip may hold 1 GB of nothing
+MEMBERS_LIMIT = 100_000  # of a packed log: bgzip makes one of 64 KB
 PIECE_BYTES = 1 << 20
 
+_UNPACK, _COPY = "unpack it first, and give the text", "copy the words of the log, and give them as text"
+_OTHERS = {
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"\xfd7zXZ\0": ("packed with xz", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", _UNPACK),
+    b"BZh": ("packed with bzip2", _UNPACK),
+    b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    b"\x89PNG\r\n": ("a picture (PNG)", _COPY),
+    b"\xff\xd8\xff": ("a picture (JPEG)", _COPY),
+    b"%PDF-": ("a PDF document", _COPY),
+}
 _GZIP = b"\x1f\x8b\x08"  # RFC 1952: magic number, and deflate, the only method
+_SLICE_BYTES = 16 << 10  # unpacked at once: what is left of it is copied for each member
 _GZIP_WINDOW = 31  # zlib: the largest window, with gzip's header
 _SNIFFED_BYTES = 4_096
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -24,14 +39,23 @@ class LogBytes:
     """The pieces of a log, unpacked, in UTF-8 where it was UTF-16; other encodings pass as they are.
 
     Iterate once. Afterwards `remarks` says in words what could not be read to its end.
+
+    Raises:
+        ConfigurationError: it is an archive or a picture, which is not undone here.
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[bytes], limit_bytes: int | None = None) -> None:
+        """`limit_bytes`: where to stop, as the source may never end."""
         self.remarks: list[str] = []
         self._pieces = pieces
+        self._limit_bytes = limit_bytes
 
     def __iter__(self) -> Iterator[bytes]:
-        start, pieces = _peek(iter(self._pieces))
+        start, pieces = _peek(self._limited(iter(self._pieces)))
+        for magic, (what, remedy) in _OTHERS.items():
+            if start.startswith(magic):
+                msg = f"the log is {what}, no text"
+                raise ConfigurationError(msg, hint=remedy)
         if start.startswith(_GZIP):
             start, pieces = _peek(self._unpacked(pieces))
         mark, encoding = _encoding(start)
@@ -39,11 +63,24 @@ class LogBytes:
             pieces = _without(pieces, len(mark))
         return pieces if encoding == "utf-8" else _recoded(pieces, encoding)
 
+    def _limited(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        limit = self._limit_bytes
+        if limit is None:
+            yield from pieces
+            return
+        left = limit
+        for piece in pieces:
+            yield piece[:left]
+            left -= len(piece)
+            if left <= 0:
+                self.remarks.append(f"only the first {limit >> 20} MiB were read: give a larger log as a file")
+                return
+
     def _unpacked(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Every member of a gzip file, one after another; a broken one ends the log where it breaks."""
-        room = UNPACKED_LIMIT_BYTES
+        room, members = UNPACKED_LIMIT_BYTES, 1
         unpacker, fresh = zlib.decompressobj(_GZIP_WINDOW), True
-        for piece in pieces:
+        for piece in _slices(pieces):
             packed = piece
             while packed := packed.lstrip(b"\0") if fresh else packed:  # zeros may stand between members
                 try:
@@ -52,7 +89,8 @@ class LogBytes:
                     self.remarks.append(f"the packed log is broken: read up to there ({error})")
                     return
                 room -= len(plain)
-                yield plain
+                if plain:
+                    yield plain
                 if room <= 0:
                     limit = UNPACKED_LIMIT_BYTES >> 20
                     self.remarks.append(f"only the first {limit} MiB of the unpacked log were read")
@@ -61,16 +99,27 @@ class LogBytes:
                 if unpacker.eof:
                     packed = unpacker.unused_data
                     unpacker, fresh = zlib.decompressobj(_GZIP_WINDOW), True
+                    members += 1
+                if members > MEMBERS_LIMIT:
+                    self.remarks.append(f"only the first {MEMBERS_LIMIT:,} parts of the packed log were read")
+                    return
         if not fresh:
             self.remarks.append("the packed log ends in the middle")
 
 
+def _slices(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield from (piece[place : place + _SLICE_BYTES] for place in range(0, len(piece), _SLICE_BYTES))
+
+
 def _peek(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """The first bytes, and all pieces again."""
-    taken = [b""]
+    taken: list[bytes] = []
+    size = 0
     for piece in pieces:
         taken.append(piece)
-        if sum(map(len, taken)) >= _SNIFFED_BYTES:
+        size += len(piece)
+        if size >= _SNIFFED_BYTES:
             break
     start = b"".join(taken)
     return start[:_SNIFFED_BYTES], itertools.chain((start,), pieces)

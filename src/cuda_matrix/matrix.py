@@ -6,7 +6,7 @@ Pure. Must not know files, Docker, results or lanes (lanes).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from cuda_matrix.image_axes import Finding, expand_image, id_glob
 from cuda_matrix.lanes import pack
 from cuda_matrix.model import cell_id, image_key
 from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, PlannedRunner, SkippedCell
+from cuda_matrix.release_tags import release_findings
 
 CELL_LIMIT = 100_000
 CELL_ID_LIMIT = 200  # characters: results are files named after their cell, and file systems stop at 255 bytes
@@ -38,13 +39,17 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Expansion:
-    """A configuration, multiplied out. Orders are those of the configuration, image by image."""
+    """A configuration, multiplied out. Orders are those of the configuration, image by image.
+
+    `entries` says of which entry of `images:` each image is.
+    """
 
     images: Mapping[str, PlannedImage]
     runners: Mapping[str, PlannedRunner]
     cells: tuple[Cell, ...]
     skipped: tuple[SkippedCell, ...]
     problems: tuple[Finding, ...]
+    entries: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Notes(NamedTuple):
@@ -60,7 +65,7 @@ def expand(config: Config, doubts: Doubts = NO_DOUBTS) -> Expansion:
 
     `doubts` says what of the configuration was mended: nothing that may follow from that alone is a problem.
     """
-    images, unexpanded, problems = _images(config, doubts)
+    images, entries, unexpanded, problems = _images(config, doubts)
     runners = {
         name: PlannedRunner(
             id=name, labels=runner.labels, gpu=runner.gpu, driver=runner.driver, docker_host=runner.docker_host
@@ -92,7 +97,7 @@ def expand(config: Config, doubts: Doubts = NO_DOUBTS) -> Expansion:
     expansion = Expansion(images, runners, tuple(cells), tuple(skipped), ())
     problems += _whole_findings(config, expansion, unseen, doubts)
     shown = tuple(problem for problem in problems if not doubts.hides(problem.path))
-    return Expansion(images, runners, expansion.cells, expansion.skipped, shown)
+    return Expansion(images, runners, expansion.cells, expansion.skipped, shown, entries)
 
 
 def select(cells: Sequence[Cell], globs: Collection[str], skipped: Sequence[SkippedCell] = ()) -> tuple[Cell, ...]:
@@ -160,6 +165,7 @@ def make_plan(
         payload=config.payload,
         container=config.container,
         policy=config.policy,
+        report=config.report,
         matrix_cells=len(expansion.cells),
         digests="resolved" if all(row.digest for row in images.values()) else "offline",
     )
@@ -226,12 +232,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(found[:_SHOWN]) + (f" … ({len(found)})" if len(found) > _SHOWN else "")
 
 
-def _images(config: Config, doubts: Doubts) -> tuple[dict[str, PlannedImage], list[str], list[Finding]]:
-    """Key → image, in order; globs for the ids of entries that could not be expanded; what is wrong."""
+def _images(config: Config, doubts: Doubts) -> tuple[dict[str, PlannedImage], dict[str, int], list[str], list[Finding]]:
+    """Key → image, in order; key → entry; globs for the ids of entries that could not be expanded; what is wrong."""
     images: dict[str, PlannedImage] = {}
+    entries: dict[str, int] = {}
     homes: dict[str, tuple[str, int]] = {}  # id in lower case → as written, entry
     unexpanded: list[str] = []
     problems: list[Finding] = []
+    rows: list[tuple[int, PlannedImage]] = []
     for index, image in enumerate(config.images):
         path = ("images", index)
         planned: list[PlannedImage] = []
@@ -245,7 +253,10 @@ def _images(config: Config, doubts: Doubts) -> tuple[dict[str, PlannedImage], li
         problems += islice(_double_ids(ids, index, homes), 1)
         for row in planned:
             images.setdefault(image_key(row.id, row.variant), row)
-    return images, unexpanded, problems
+            entries.setdefault(image_key(row.id, row.variant), index)
+        if ("images", index, "ref") not in doubts.flawed:
+            rows += [(index, row) for row in planned]
+    return images, entries, unexpanded, [*problems, *release_findings(rows)]
 
 
 def _double_ids(ids: Iterable[str], index: int, homes: dict[str, tuple[str, int]]) -> Iterator[Finding]:

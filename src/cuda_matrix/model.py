@@ -6,10 +6,11 @@ Must not know of files, YAML, Docker, GitHub or the clock.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 # What of the payload runs, and how long it measures: the profiles of data/payload-items.yml.
 Profile = Literal["smoke", "standard", "full", "soak"]
@@ -72,21 +73,28 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 CELL_PATTERN = re.compile(rf"{ID_PATTERN.pattern}(\+{ID_PATTERN.pattern})?@{ID_PATTERN.pattern}")
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?|b)", re.IGNORECASE)
 _BYTES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MOST_BYTES = 1 << 62
 
 
+def _plausible(moment: datetime) -> datetime:
+    if not 2000 <= moment.year <= 2200:
+        msg = "no cell ran in that year"
+        raise ValueError(msg)
+    return moment
+
+
 def seconds(text: Any) -> float:
-    """`90s`, `20m`, `1.5h` → seconds. A bare number is refused: its unit would be a guess."""
+    """`90s`, `20m`, `1.5h`, `14d` → seconds. A bare number is refused: its unit would be a guess."""
     if type(text) in {float, int}:
         # Already parsed (a plan read back); YAML's own numbers are yaml_values.PlainInt and PlainFloat.
         return float(text)
     match = _DURATION.fullmatch(str(text).strip())
     if not match or float(match[1]) <= 0:
-        msg = f"{str(text)!r} is not a duration: write a number above 0 with its unit, for example 90s, 20m or 1.5h"
+        msg = f"{str(text)!r} is not a duration: write a number above 0 with its unit, such as 90s, 20m, 1.5h or 14d"
         raise ValueError(msg)
     return float(match[1]) * _SECONDS[match[2]]
 
@@ -109,7 +117,7 @@ def size_bytes(text: Any) -> int:
 Seconds = Annotated[
     float,
     BeforeValidator(seconds),
-    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["90s", "20m", "1.5h"]}),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["90s", "20m", "1.5h", "14d"]}),
 ]
 Bytes = Annotated[
     int,
@@ -118,4 +126,5 @@ Bytes = Annotated[
         {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([kmgtKMGT][iI]?[bB]?|[bB])$", "examples": ["8g", "512m"]}
     ),
 ]
+Moment = Annotated[datetime, AfterValidator(_plausible)]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]

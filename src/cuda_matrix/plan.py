@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cuda_matrix.config import ContainerOptions, PayloadOptions, Policy
+from cuda_matrix.config import ContainerOptions, PayloadOptions, Policy, ReportOptions
 from cuda_matrix.image_facts import ImageFacts
-from cuda_matrix.model import CELL_PATTERN, Frozen, Sha256, cell_id
+from cuda_matrix.model import CELL_PATTERN, Frozen, Moment, Sha256, cell_id
 from cuda_matrix.prediction import Prediction
 
 PLAN_VERSION: Literal[1] = 1
+
+_PATH_LIMIT = 1_000  # characters
+
+
+def _in_repository(path: str) -> str:
+    """A plan may come from another machine, and this names a file to its reader: nothing outside the repository."""
+    if not path or len(path) > _PATH_LIMIT or not path.isprintable() or "\\" in path:
+        msg = "is no path of a file"
+        raise ValueError(msg)
+    if path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        msg = f"{path!r} is not relative to the repository: no leading '/', no '.' and no '..'"
+        raise ValueError(msg)
+    return path
+
+
+class Place(Frozen):
+    """Where something is configured: a file of the repository and a line, counted from 1."""
+
+    file: Annotated[str, AfterValidator(_in_repository)]
+    line: int = Field(ge=1, le=1_000_000)
 
 
 class PlannedImage(Frozen):
@@ -31,6 +51,8 @@ class PlannedImage(Frozen):
     env: dict[str, str] = {}
     expect: dict[str, str] = {}
     paths: tuple[str, ...] = ()
+    release: tuple[str, ...] = Field(default=(), description="References that `promote` gives to the digest.")
+    place: Place | None = Field(default=None, description="Where it is configured, for remarks at that line.")
     facts: ImageFacts | None = Field(default=None, description="What is known of it without running it; see `origins`.")
 
 
@@ -69,6 +91,8 @@ class SkippedCell(Frozen):
     kind: Literal["excluded", "predicted", "unchanged"]
     reason: str
     prediction: Prediction | None = Field(default=None, description="Of a cell that is skipped because of it.")
+    digest: Sha256 | None = Field(default=None, description="Of an unchanged cell: what its accepted result ran.")
+    tested_at: Moment | None = Field(default=None, description="Of an unchanged cell: when that result started.")
 
 
 class Lane(Frozen):
@@ -91,6 +115,7 @@ class Plan(Frozen):
     payload: PayloadOptions
     container: ContainerOptions
     policy: Policy
+    report: ReportOptions = Field(default=ReportOptions(), description="Where `publish` puts the report.")
     matrix_cells: int | None = Field(
         default=None, description="Cells of the whole configuration, before --select and --tier; None where unknown."
     )

@@ -1,13 +1,13 @@
-"""Owns how several plans become one: those of several lanes, and that of a second run into the same folder.
+"""Owns how several plans become one, those of several lanes or of a second run into the same folder; and parts of one.
 
 Must not know where plans lie (result_files).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from cuda_matrix.plan import Lane, Plan
+from cuda_matrix.plan import Lane, Plan, SkippedCell
 
 
 def refresh(earlier: Plan, later: Plan) -> Plan:
@@ -19,6 +19,7 @@ def refresh(earlier: Plan, later: Plan) -> Plan:
             "payload": later.payload,
             "container": later.container,
             "policy": later.policy,
+            "report": later.report,
             "matrix_cells": later.matrix_cells,
         }
     )
@@ -46,6 +47,27 @@ def only(plan: Plan, cells: Collection[str]) -> Plan:
             "lanes": tuple(lanes),
             "images": {key: image for key, image in plan.images.items() if key in images},
             "runners": {key: runner for key, runner in plan.runners.items() if key in runners},
+        }
+    )
+
+
+def without_cells(plan: Plan, skipped: Sequence[SkippedCell]) -> Plan:
+    """The plan in which these cells do not run, each for its reason. Lanes keep their order; empty ones go."""
+    if not skipped:
+        return plan
+    left_out = {cell.id for cell in skipped}
+    lanes = [(lane, tuple(cell for cell in lane.cells if cell not in left_out)) for lane in plan.lanes]
+    kept = [(lane, cells) for lane, cells in lanes if cells]
+    number = {lane.index: index for index, (lane, _) in enumerate(kept)}
+    return plan.model_copy(
+        update={
+            "cells": tuple(
+                cell.model_copy(update={"lane": number[cell.lane]}) for cell in plan.cells if cell.id not in left_out
+            ),
+            "lanes": tuple(
+                lane.model_copy(update={"index": number[lane.index], "cells": cells}) for lane, cells in kept
+            ),
+            "skipped": (*plan.skipped, *skipped),
         }
     )
 

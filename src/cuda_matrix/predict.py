@@ -6,16 +6,17 @@ answer. A definite failure wins over what is not known, that over a condition, a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
-from cuda_matrix.cards import Card, find_gpu
+from cuda_matrix.cards import Card, close_names, find_gpu, is_other_maker
 from cuda_matrix.code_rules import before_card, coverage_of, dropped
 from cuda_matrix.driver_rules import admission, floor
+from cuda_matrix.drivers import DriverTable
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.facts import version_key
-from cuda_matrix.findings import Finding, prediction, settled
+from cuda_matrix.findings import Finding, least, prediction, settled
 from cuda_matrix.host_facts import Access, HostFacts
 from cuda_matrix.image_facts import ImageFacts
 from cuda_matrix.image_rules import c_library, memory, platform, torch_build
@@ -24,6 +25,7 @@ from cuda_matrix.tables import Reference
 
 _DRIVER = re.compile(r"\d{2,4}(\.\d{1,4}){0,3}", re.ASCII)
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)|sm_(\d{1,2})(\d)", re.IGNORECASE | re.ASCII)
+_CAPABILITIES = "https://developer.nvidia.com/cuda-gpus lists them"
 _USUAL_MACHINE = "x86_64"
 _LOCAL_CUDA = re.compile(r"\+cu(\d{2,3})$")
 _DECIDING_PASSES = frozenset({"backward", "minor-version"})
@@ -46,17 +48,23 @@ def _enough(oldest: str, image: ImageFacts, host: HostFacts, reference: Referenc
 
     What one rule asks for another may refuse: 525.60.13 starts CUDA 12.8, and its image asks for cuda>=12.8.
     """
-    newer = {row.driver for row in reference.drivers.toolkits if version_key(row.driver) > version_key(oldest)}
-    for driver in sorted({oldest, *newer}, key=version_key):
+    for driver in _from(oldest, reference.drivers):
         there = host.model_copy(update={"driver": driver, "driver_cuda": None})
         if not _said(image, there, reference).fails:
             return driver
     return None
 
 
+@lru_cache(maxsize=256)
+def _from(oldest: str, drivers: DriverTable) -> tuple[str, ...]:
+    newer = {row.driver for row in drivers.toolkits if version_key(row.driver) > version_key(oldest)}
+    return tuple(sorted({oldest, *newer}, key=version_key))
+
+
 def _said(image: ImageFacts, host: HostFacts, reference: Reference) -> Prediction:
     gone = dropped(host, reference)
-    found = [gone, platform(image, host), *_on_the_gpu(image, host, reference), memory(image, host, reference)]
+    by_image = [_trusted(finding, image) for finding in _on_the_gpu(image, host, reference) if finding]
+    found = [gone, platform(image, host), *by_image, memory(image, host, reference)]
     findings = [finding for finding in found if finding]
     too_new = before_card(host, reference)
     if too_new and any(settled(finding).verdict in {"fail", "host-failed"} for finding in findings):
@@ -66,6 +74,13 @@ def _said(image: ImageFacts, host: HostFacts, reference: Reference) -> Predictio
     # A pass is explained by the driver's rule; what else holds is a remark.
     findings.sort(key=lambda finding: finding.verdict == "pass" and finding.rule not in _DECIDING_PASSES)
     return prediction(findings, reference.rules)
+
+
+def _trusted(finding: Finding, image: ImageFacts) -> Finding:
+    """No surer than the word that the image's torch and CUDA rest on."""
+    if image.confirmed("torch") and image.confirmed("cuda"):
+        return finding
+    return finding._replace(certainty=least(finding.certainty, "secondary"))
 
 
 def _on_the_gpu(image: ImageFacts, host: HostFacts, reference: Reference) -> Sequence[Finding | None]:
@@ -102,29 +117,30 @@ def host_facts(
         msg = f"{driver[:60]!r} is not a driver version"
         raise ConfigurationError(msg, hint=hint)
     if gpu is None:
-        return HostFacts(driver=driver, machine=machine or _USUAL_MACHINE, access=access)
+        return HostFacts(driver=driver, machine=machine or _USUAL_MACHINE, machine_assumed=not machine, access=access)
     given = _CAPABILITY.fullmatch(gpu.strip())
     rows = () if given else find_gpu(gpu, reference.cards)
     if not given and not rows:
-        msg = f"{gpu[:60]!r} is neither a card of the table nor a compute capability"
-        raise ConfigurationError(msg, hint=_hint(gpu, reference.cards))
+        raise _no_card(gpu, reference.cards)
     capabilities = {f"{int(given[1] or given[3])}.{given[2] or given[4]}"} if given else {row.cc for row in rows}
     capability = capabilities.pop() if len(capabilities) == 1 else None
+    told = machine or _machine(rows, capability, reference)
     return HostFacts(
         gpu=gpu,
         card=rows[0] if len(rows) == 1 else None,
         compute_capability=capability,
         driver=driver,
-        machine=machine or _machine(rows, capability, reference),
+        machine=told or _USUAL_MACHINE,
+        machine_assumed=not told,
         access=access,
     )
 
 
-def _machine(rows: Sequence[Card], capability: str | None, reference: Reference) -> str:
-    """The CPU that goes with a card: some are soldered to theirs."""
+def _machine(rows: Sequence[Card], capability: str | None, reference: Reference) -> str | None:
+    """The CPU that goes with a card, where it is soldered to one; None: it fits any."""
     row = reference.architectures.capability(capability) if capability else None
     named = {card.machine for card in rows} or {row.machine if row else None}
-    return named.pop() or _USUAL_MACHINE if len(named) == 1 else _USUAL_MACHINE
+    return named.pop() if len(named) == 1 else None
 
 
 def _with_wheels_word(image: ImageFacts) -> ImageFacts:
@@ -137,9 +153,11 @@ def _with_wheels_word(image: ImageFacts) -> ImageFacts:
     return image.model_copy(update={"cuda": f"{local[1][:-1]}.{local[1][-1]}"}) if local else image
 
 
-def _hint(gpu: str, cards: tuple[Card, ...]) -> str:
-    names = {spelling.lower(): card.name for card in cards for spelling in (card.id, card.name)}
-    close = difflib.get_close_matches(gpu.lower(), names, n=3, cutoff=0.6)
-    meant = ", ".join(dict.fromkeys(names[each] for each in close))
-    capability = "or give its compute capability, for example 8.6"
-    return f"did you mean {meant}? {capability}" if meant else f"name it as nvidia-smi does, {capability}"
+def _no_card(gpu: str, cards: tuple[Card, ...]) -> ConfigurationError:
+    if is_other_maker(gpu):
+        msg = f"{gpu[:60]!r} is no NVIDIA card: nothing that is said here holds for it"
+        return ConfigurationError(msg, hint="give an NVIDIA card, for example RTX 3090, or a compute capability")
+    meant = ", ".join(close_names(gpu, cards))
+    capability = f"give its compute capability, for example 8.6 ({_CAPABILITIES})"
+    hint = f"did you mean {meant}? Or {capability}" if meant else capability
+    return ConfigurationError(f"{gpu[:60]!r} is neither a card of the table nor a compute capability", hint=hint)

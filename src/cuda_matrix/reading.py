@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from cuda_matrix.catalogue import anchors_of
-from cuda_matrix.wording import is_mention
+from cuda_matrix.wording import is_mention, is_quotation
 
 _WRAPPED_LINES_LIMIT = 400  # a longer text is no paste of a terminal, so its lines are whole
 _WRAPPED_WIDTH = 60  # characters: a line that a terminal broke in the middle of a word is at least this long
@@ -58,7 +58,7 @@ class Reading:
         for order in self._candidates(pattern):
             text = self.lines[order].text
             match = search(text)
-            if match and not is_mention(text):
+            if match and not is_mention(text) and not is_quotation(text, *match.span()):
                 return Hit(order, match)
         return None
 
@@ -70,7 +70,9 @@ class Reading:
         search = compiled(pattern).search
         for order, (one, other) in enumerate(pairwise(line.text for line in self.lines)):
             match = search(f"{one} {other}") or (search(one + other) if len(one) >= _WRAPPED_WIDTH else None)
-            if match and not (is_mention(one) or is_mention(other)):
+            # What lies in one line alone has been judged there.
+            across = match is not None and match.start() < len(one) < match.end() - 1
+            if match and across and not (is_mention(one) or is_mention(other)):
                 return Hit(order, match)
         return None
 

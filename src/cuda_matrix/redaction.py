@@ -12,17 +12,24 @@ from typing import Any, NamedTuple
 
 REMOVED = "[removed]"
 _NAME_LIMIT = 3  # characters; a shorter user name would be found inside every second word
-_COMMON = frozenset({"root", "docker", "nvidia", "user", "runner", "ubuntu", "debian", "localhost", "admin", "linux"})
+# Names that tell nobody anything, and would be found all over a report.
+_COMMON = frozenset(
+    "admin build cuda debian dev docker driver gpu host image linux localhost none nvidia pytorch "  # noqa: SIM905 - short
+    "root runner server test torch ubuntu user".split()
+)
 
 _TOKEN = re.compile(
     r"gh[a-z]_[A-Za-z0-9]{10,}|github_pat_\w{10,}|glpat-[\w-]{10,}|nvapi-[\w-]{10,}|dckr_pat_[\w-]{10,}|hf_[A-Za-z0-9]{10,}"
     r"|xox[a-z]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
 )
-_IN_URL = re.compile(r"(?<=://)[^/\s@'\"]{1,300}(?=@)")
+_IN_URL = re.compile(r"(?<=://)[^/\s'\"]{1,300}(?=@)")  # to the last @: a password may hold one
+_SIGNED = re.compile(
+    r"([?&](?:sig|[\w-]{0,40}signature)=)[^\s&'\"]{1,2000}", re.IGNORECASE
+)  # who has the link may read
 _HEADER = re.compile(r"\b(Bearer|Basic)\s+[\w.+/=~-]{6,}", re.IGNORECASE)
 # `NAME=value`, `"name": "value"` and `--name value` where the name speaks of a secret
 _NAMED = re.compile(
-    r"((?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential|\bauth\b)[\w-]{0,40}"
+    r"((?:password|passwd|passphrase|_pass\b|secret|token|api[_-]?key|access[_-]?key|credential|\bauth\b)[\w-]{0,40}"
     r"[\"']?\s{0,3}[=:]\s{0,3}|--(?:password|token|secret)[ =])"
     r"(\"[^\"\n]{0,2000}\"|'[^'\n]{0,2000}'|[^\s,;&\"']{1,2000})",
     re.IGNORECASE,
@@ -54,7 +61,8 @@ class Identity(NamedTuple):
 def redact(text: str, identity: Identity = Identity()) -> str:  # noqa: B008 - a value, never changed
     """The text without what strangers should not read. Linear in the text's length for any input."""
     text = _TOKEN.sub(REMOVED, _KEY.sub(REMOVED, text))
-    text = _NAMED.sub(rf"\1{REMOVED}", _HEADER.sub(rf"\1 {REMOVED}", _IN_URL.sub(REMOVED, text)))
+    text = _SIGNED.sub(rf"\1{REMOVED}", _IN_URL.sub(REMOVED, text))
+    text = _NAMED.sub(rf"\1{REMOVED}", _HEADER.sub(rf"\1 {REMOVED}", text))
     text = _UUID.sub(lambda match: f"{match[0][:3]}-#{hashed(match[0])}", text)
     text = _SERIAL.sub(lambda match: f"{match[1]}#{hashed(match[2])}", text)
     if len(identity.home) > 1:

@@ -113,7 +113,7 @@ def _variables(require: Mapping[str, str]) -> list[str]:
         for name, text in sorted(require.items())
         if name.startswith(PREFIX) and not name.startswith(_IGNORED_PREFIX)
     ]
-    legacy = re.match(r"(?:cuda>=)?(\d+)\.(\d+)", require.get(_LEGACY_VARIABLE, ""))
+    legacy = re.match(r"(?:cuda>=)?([0-9]{1,9})\.([0-9]{1,9})", require.get(_LEGACY_VARIABLE, ""))
     if legacy and not require.get(_CUDA_VARIABLE):
         texts.append(f"cuda>={legacy[1]}.{legacy[2]}")
     return texts

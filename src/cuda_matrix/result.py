@@ -6,12 +6,11 @@ Every text in it came out of a container or a registry and is hostile until esca
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from cuda_matrix.model import CheckStatus, EngineName, Frozen, Sha256, Verdict
+from cuda_matrix.model import CheckStatus, EngineName, Frozen, Moment, Sha256, Verdict
 from cuda_matrix.prediction import Prediction
 
 RESULT_VERSION: Literal[1] = 1
@@ -20,6 +19,8 @@ RESULT_VERSION: Literal[1] = 1
 TEXT_LIMIT = 2_000
 LOG_LIMIT = 16_000
 CHECK_LIMIT, BENCHMARK_LIMIT = 512, 128  # of one cell
+REMARKS_LIMIT = 32
+SURE, LIKELY = 0.8, 0.5  # confidence from which on a diagnosis is called so; below it is a guess
 
 Side = Literal["image", "host", "registry", "configuration", "unknown"]  # who must act on a cause
 
@@ -29,13 +30,6 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]  # JSON knows no bound, other readers do
 Scalar = bool | Whole | Finite | Text | None
 Numbers = Annotated[dict[Annotated[str, Field(max_length=80)], Scalar], Field(max_length=64)]
-
-
-def _plausible(moment: datetime) -> datetime:
-    if not 2000 <= moment.year <= 2200:
-        msg = "no cell ran in that year"
-        raise ValueError(msg)
-    return moment
 
 
 class Gpu(Frozen):
@@ -198,11 +192,11 @@ class CellResult(Frozen):
     demand_sha256: str | None = Field(default=None, description="What was asked of the cell (plan.demand_sha256).")
     profile: str
     engine: EngineName
-    started_at: Annotated[datetime, AfterValidator(_plausible)]
+    started_at: Moment
     timings: Timings
     verdict: Verdict
     reason: Text = Field(default="", description="One line: why this verdict.")
-    remarks: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
+    remarks: Annotated[tuple[Text, ...], Field(max_length=REMARKS_LIMIT)] = ()
     prediction: Prediction | None = Field(default=None, description="What the plan said of the cell.")
     prediction_here: Prediction | None = Field(
         default=None,

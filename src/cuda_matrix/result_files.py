@@ -1,5 +1,7 @@
 """Owns where results lie: `plan.json` and one JSON file per cell in a directory, written whole or not at all.
 
+A published ledger (`results.jsonl`) is read too, so that a committed report's folder is a folder of results.
+
 Must not know what is in a result beyond its cell, attempt and version, nor how it looks. Files that are read may
 come from another machine: size, type and schema are checked, links are not followed, and a bad file is data.
 """
@@ -15,23 +17,32 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel
 
+from cuda_matrix import ledger
 from cuda_matrix.errors import ConfigurationError, Problem
 from cuda_matrix.gate import newest
 from cuda_matrix.model import CELL_PATTERN
-from cuda_matrix.plan import PLAN_VERSION, Plan
+from cuda_matrix.plan import Plan
 from cuda_matrix.plan_union import contradiction, unite
-from cuda_matrix.result import RESULT_VERSION, CellResult
+from cuda_matrix.result import CellResult
+from cuda_matrix.result_documents import (
+    PLAN_LIMIT_BYTES,
+    RESULT_LIMIT_BYTES,
+    UnreadableError,
+    json_object,
+    parse_plan,
+    parse_result,
+)
 
 PLAN_FILE = "plan.json"
 PREVIOUS = "previous"
-FILE_LIMIT_BYTES = 8 << 20
-PLAN_LIMIT_BYTES = 256 << 20  # 100,000 cells, each with its prediction
+FILE_LIMIT_BYTES = RESULT_LIMIT_BYTES
 FILES_LIMIT = 200_000
 
 _NAME_LIMIT = 200  # characters; file systems allow 255 bytes, and `previous/` adds the attempt
+_LEDGER_SUFFIX = ".jsonl"
+_NO_RESULTS = {"report_version", "schemaVersion"}  # our own report.json and badge.json may lie beside the results
 _ATTEMPT = re.compile(r"\.(\d{1,9})\.json")
 
 
@@ -45,8 +56,8 @@ class Collected:
 
     @property
     def plan_problems(self) -> tuple[Problem, ...]:
-        """Plan files that could not be read or united."""
-        return tuple(problem for problem in self.problems if _base_name(problem.file) == PLAN_FILE)
+        """Plans that could not be read or united."""
+        return tuple(one for one in self.problems if _base_name(one.file) == PLAN_FILE or ledger.is_plan_problem(one))
 
 
 def file_name(cell: str) -> str:
@@ -71,8 +82,8 @@ def read_plan(path: Path) -> Plan:
         ConfigurationError: it cannot be read, or is not a plan of this version.
     """
     try:
-        return _plan(_read_bytes(path))
-    except _UnreadableError as error:
+        return parse_plan(_read_bytes(path))
+    except UnreadableError as error:
         msg = f"{path} {error}"
         raise ConfigurationError(msg, hint="`cuda-matrix plan --format json` writes one") from error
 
@@ -150,13 +161,9 @@ def _attempt(name: str, stem: str) -> int:
 
 def _attempt_inside(path: Path) -> int:
     try:
-        return _result(_read_bytes(path)).attempt
-    except _UnreadableError:
+        return parse_result(_read_bytes(path)).attempt
+    except UnreadableError:
         return 1
-
-
-class _UnreadableError(Exception):
-    """Why one file is not used; its text is for the reader of the report."""
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -165,66 +172,29 @@ def _read_bytes(path: Path) -> bytes:
     try:
         handle = os.open(path, flags)
     except OSError as error:
-        raise _UnreadableError(_os_reason(path, error)) from error
+        raise UnreadableError(_os_reason(path, error)) from error
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             msg = "is not a regular file"
-            raise _UnreadableError(msg)
-        limit = PLAN_LIMIT_BYTES if path.name == PLAN_FILE else FILE_LIMIT_BYTES
+            raise UnreadableError(msg)
+        limit = _limit_bytes(path.name)
         data = file.read(limit + 1)
     if len(data) > limit:
         msg = f"is larger than {limit >> 20} MiB"
-        raise _UnreadableError(msg)
+        raise UnreadableError(msg)
     return data
+
+
+def _limit_bytes(name: str) -> int:
+    if name.endswith(_LEDGER_SUFFIX):
+        return ledger.LEDGER_LIMIT_BYTES
+    return PLAN_LIMIT_BYTES if name == PLAN_FILE else FILE_LIMIT_BYTES
 
 
 def _os_reason(path: Path, error: OSError) -> str:
     if path.is_symlink():
         return "is a symbolic link, and those are not followed"
     return f"cannot be opened: {error.strerror}"
-
-
-def _document(data: bytes) -> dict[str, object]:
-    try:
-        document = from_json(data)
-    except ValueError as error:
-        msg = f"is not complete JSON: {error}"
-        raise _UnreadableError(msg) from error
-    if not isinstance(document, dict):
-        msg = "is not a JSON object"
-        raise _UnreadableError(msg)
-    return document
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"does not fit the schema: {place}: {first['msg']}" if place else f"does not fit the schema: {first['msg']}"
-
-
-def _version(document: dict[str, object], key: str, known: int) -> None:
-    if key not in document:
-        msg = f"has no {key}"
-        raise _UnreadableError(msg)
-    if document[key] != known:
-        msg = f"has {key} {str(document[key])[:40]}; this program reads {known}"
-        raise _UnreadableError(msg)
-
-
-def _plan(data: bytes) -> Plan:
-    _version(_document(data), "plan_version", PLAN_VERSION)
-    try:
-        return Plan.model_validate_json(data)
-    except ValidationError as error:
-        raise _UnreadableError(_first_error(error)) from error
-
-
-def _result(data: bytes) -> CellResult:
-    _version(_document(data), "result_version", RESULT_VERSION)
-    try:
-        return CellResult.model_validate_json(data)
-    except ValidationError as error:
-        raise _UnreadableError(_first_error(error)) from error
 
 
 class _Reader:
@@ -256,14 +226,27 @@ class _Reader:
             return
         try:
             self._take(_read_bytes(path), name)
-        except _UnreadableError as error:
+        except UnreadableError as error:
             self._problem(name, str(error))
 
     def _take(self, data: bytes, name: str) -> None:
-        if _base_name(name) == PLAN_FILE:
-            self._unite(_plan(data))
-        elif "report_version" not in _document(data):  # our own report.json may lie beside the results
-            self.results.append(_result(data))
+        if name.endswith(_LEDGER_SUFFIX):
+            self._take_ledger(data, name)
+        elif _base_name(name) == PLAN_FILE:
+            self._unite(parse_plan(data))
+        elif not _NO_RESULTS & json_object(data).keys():
+            self.results.append(parse_result(data))
+
+    def _take_ledger(self, data: bytes, name: str) -> None:
+        found = ledger.decode(data, name)
+        self.problems += found.problems
+        self.results += found.results
+        if found.plan is None:
+            return
+        try:
+            self._unite(found.plan)
+        except UnreadableError as error:
+            self.problems.append(Problem(file=name, line=1, column=1, path="", message=str(error)))
 
     def _unite(self, plan: Plan) -> None:
         if self.plan is None:
@@ -273,7 +256,7 @@ class _Reader:
             return
         clash = contradiction(self.plan, plan)
         if clash:
-            raise _UnreadableError(clash)
+            raise UnreadableError(clash)
         self.plan = unite(self.plan, plan)
 
     def _problem(self, file: str, message: str) -> None:
@@ -282,7 +265,7 @@ class _Reader:
 
 
 def _json_files(root: Path, unread: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Every result and plan below; folders that are not entered, and why, are added to `unread`."""
+    """Every result, plan and ledger below; folders that are not entered, and why, are added to `unread`."""
 
     def refused(error: OSError) -> None:
         unread.append((Path(error.filename), f"its folder cannot be opened: {error.strerror}"))
@@ -294,5 +277,5 @@ def _json_files(root: Path, unread: list[tuple[Path, str]]) -> Iterator[Path]:
         links = [Path(directory) / name for name in below if (Path(directory) / name).is_symlink()]
         unread += [(link, "its folder is a symbolic link, and those are not followed") for link in links]
         for name in sorted(names):
-            if name.endswith(".json") and not name.startswith("."):
+            if (name.endswith(".json") or name == ledger.LEDGER_FILE) and not name.startswith("."):
                 yield Path(directory) / name

@@ -11,6 +11,7 @@ from datetime import date
 
 from cuda_matrix.cards import Card, find_gpu
 from cuda_matrix.config import Config, Image
+from cuda_matrix.diagnose import NONE
 from cuda_matrix.explain import near, nearest
 from cuda_matrix.image_axes import Finding
 from cuda_matrix.image_tags import names_no_release
@@ -22,11 +23,14 @@ _AXIS = re.compile(r"\{([^{}]*)\}")
 
 
 def unknown_causes(config: Config, causes: Collection[str]) -> Iterator[Finding]:
-    """Causes that the catalogue does not have. `causes`: its codes."""
+    """Causes that no failure can have. `causes`: the catalogue's codes."""
     for index, entry in enumerate(config.policy.expect_fail):
-        if entry.cause is not None and entry.cause not in causes:
-            text = f"{entry.cause!r} is no cause of the catalogue{nearest(entry.cause, causes)}"
-            yield Finding(("policy", "expect_fail", index, "cause"), text)
+        place = ("policy", "expect_fail", index, "cause")
+        if entry.cause == NONE:
+            text = f"{NONE!r} means that nothing failed: name the cause that is expected, or leave `cause` out for any"
+            yield Finding(place, text)
+        elif entry.cause is not None and entry.cause not in causes:
+            yield Finding(place, f"{entry.cause!r} is no cause of the catalogue{nearest(entry.cause, causes)}")
 
 
 def unmatched_items(config: Config, items: ItemTable) -> Iterator[Finding]:
@@ -56,15 +60,6 @@ def remarks(config: Config, cards: tuple[Card, ...], today: date) -> Iterator[Fi
         if date.fromisoformat(entry.until) < today:
             text = f"{entry.until} has passed: this failure is no longer accepted (mend it, or set a new day)"
             yield Finding(("policy", "expect_fail", index, "until"), text)
-    yield from _without_effect(config)
-
-
-def _without_effect(config: Config) -> Iterator[Finding]:
-    text = "is read and kept, and has no effect yet"
-    if "regression" in config.policy.model_fields_set:
-        yield Finding(("policy", "regression"), text, key=True)
-    if "report" in config.model_fields_set:
-        yield Finding(("report",), text, key=True)
 
 
 def left_out(config: Config, items: ItemTable) -> Iterator[Finding]:

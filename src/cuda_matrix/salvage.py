@@ -156,7 +156,7 @@ class _Work:
             self.value["policy"] = {**policy, "expect_fail": known}
 
 
-_INERT = {"ref", "expect", "paths"}
+_INERT = {"ref", "expect", "paths", "release"}
 
 
 def _is_variant(path: ValuePath) -> bool:

@@ -2,6 +2,7 @@
 
 Hyperscan does it (github.com/VectorCamp/vectorscan, its fork for every processor). A regex is widened to one without
 counted gaps, which knows how bytes differ from text: what is found must be asked again with the regex itself.
+Where there is no Hyperscan, Python's own search finds the same words, more than 100 times slower, and no regexes.
 Must not know what the words mean or what a log is.
 """
 
@@ -31,6 +32,7 @@ class WordSieve:
     def __init__(self, words: Sequence[bytes]) -> None:
         self._words = words
         self._database = _database([re.escape(word) for word in words])
+        self.is_quick = self._database is not None or not words
 
     def first_ends(self, block: bytes) -> dict[int, int]:
         """Index of a word → offset behind its first place in the block; a word that is nowhere is absent."""
@@ -42,7 +44,10 @@ class WordSieve:
 
 
 class RegexSieve:
-    """Where some regexes may match in a block of bytes. Some: hundreds of them together are slow (20 to 100 MB/s)."""
+    """Where some regexes may match in a block of bytes. Some: hundreds of them together are slow (20 to 100 MB/s).
+
+    Without Hyperscan nothing is found: a regex of Python's may take seconds for one hostile block.
+    """
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._database = _database([widened(pattern).encode("ascii") for pattern in patterns])
@@ -54,20 +59,28 @@ class RegexSieve:
 
 def _database(expressions: Sequence[bytes]) -> Any | None:
     """One automaton of all; None where there is nothing to search for, or no Hyperscan for this machine."""
-    try:
-        import hyperscan  # noqa: PLC0415 - only a log that is large needs it
-    except ImportError:
-        return None
-    if not expressions:
+    hyperscan = _engine()
+    if hyperscan is None or not expressions:
         return None
     database = hyperscan.Database()
-    database.compile(
-        expressions=list(expressions),
-        ids=list(range(len(expressions))),
-        elements=len(expressions),
-        flags=[hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SINGLEMATCH] * len(expressions),
-    )
+    try:
+        database.compile(
+            expressions=list(expressions),
+            ids=list(range(len(expressions))),
+            elements=len(expressions),
+            flags=[hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SINGLEMATCH] * len(expressions),
+        )
+    except hyperscan.ArchitectureError:  # a processor without the instructions that it needs (SSSE3)
+        return None
     return database
+
+
+def _engine() -> Any | None:
+    """Hyperscan; None where there is none, or its library does not load (another libc)."""
+    try:
+        return import_module("hyperscan")  # only a log that is large needs it
+    except ImportError:
+        return None
 
 
 def _scan(database: Any, block: bytes) -> dict[int, int]:

@@ -19,6 +19,8 @@ from cuda_matrix.sieve import RegexSieve, WordSieve, word_sets
 SIGHTINGS = 6  # of each sign that are looked for
 
 _HOT = 5  # lines with a sign's words and without the sign, from which on its regex is searched
+_AGAIN = 50  # times that a line was judged for a sign before (one line without an end), until the sign is known
+_PATIENCE = 200  # such lines, until a sign is given up where no search for regexes is at hand
 _SHORTEST = 3  # characters of a word of a second set
 _HOT_LIMIT = 20  # regexes searched at once: each costs time on every block
 _ALARMS_LIMIT = 40  # lines that the widened regex lets through and the regex itself does not, until it is given up
@@ -74,6 +76,7 @@ class Search:
         self._signs = signs
         self._seen: Counter[int] = Counter()
         self._alarms: Counter[int] = Counter()
+        self._again: Counter[int] = Counter()
         self._set: Counter[int] = Counter()  # which of a sign's sets of words is in use
         self._hot: list[int] = []
         self._closed: set[int] = set()
@@ -109,6 +112,7 @@ class Search:
                 self._owners.setdefault(word, []).append(index)
         self._words = list(self._owners)
         self._sieve = WordSieve(self._words)
+        self._patience = _HOT if self._sieve.is_quick else _PATIENCE
         self._searched = len(indexes)
         self._age_bytes = 0
         self._is_stale = False
@@ -118,32 +122,36 @@ class Search:
 
     def _follow(self, index: int, lowered: bytes, judge: Judge) -> None:
         """Every line of this block that holds one of the sign's words, until enough is known."""
-        place = _nearest(self._words_of(index), lowered, 0)
-        while place >= 0:
+        start, words = 0, _Words(self._words_of(index), lowered)
+        while (place := words.from_(start)) >= 0:
             judged = judge(index, place + 1)
             self._count(index, judged)
-            if self._seen[index] >= SIGHTINGS:
+            if self._is_known(index):
                 self._closed.add(index)
                 return
-            if self._alarms[index] >= (1 if self._given_up >= _CROWDED else _HOT):
+            if self._alarms[index] >= (1 if self._given_up >= _CROWDED else self._patience):
                 self._alarms[index] = 0
                 if self._set[index] + 1 >= len(self._signs.words[index]):
                     self._heat(index)
                     return
                 self._set[index] += 1
                 self._is_stale = True
-            place = _nearest(self._words_of(index), lowered, judged.end)
+                words = _Words(self._words_of(index), lowered)
+            start = judged.end
 
     def _heat(self, index: int) -> None:
         self._closed.add(index)  # for the words
-        if len(self._hot) < self._hot_limit:
+        if self._sieve.is_quick and len(self._hot) < self._hot_limit:
             self._hot.append(index)
         else:
             self._given_up += 1
 
     def _count(self, index: int, judged: Judged) -> None:
-        if judged.bears is not None:
-            (self._seen if judged.bears else self._alarms)[index] += 1
+        counts = self._again if judged.bears is None else self._seen if judged.bears else self._alarms
+        counts[index] += 1
+
+    def _is_known(self, index: int) -> bool:
+        return self._seen[index] >= SIGHTINGS or self._again[index] >= _AGAIN
 
     def _look_for_hot(self, block: bytes, judge: Judge) -> None:
         position = 0
@@ -166,16 +174,26 @@ class Search:
             self._hot_sieve = RegexSieve([self._signs.patterns[index] for index in still])
 
     def _is_hot(self, index: int) -> bool:
-        return self._seen[index] < SIGHTINGS and self._alarms[index] < _ALARMS_LIMIT
+        return not self._is_known(index) and self._alarms[index] < _ALARMS_LIMIT
 
 
 def _useful(sets: list[frozenset[str]]) -> list[frozenset[str]]:
     return sets[:1] + [words for words in sets[1:2] if min(map(len, words)) >= _SHORTEST]
 
 
-def _nearest(words: Sequence[bytes], text: bytes, start: int) -> int:
-    """Where the first of the words stands from a place on; -1 where none does."""
-    return min((place for word in words if (place := text.find(word, start)) >= 0), default=-1)
+class _Words:
+    """Where words stand in a text, asked for from its beginning to its end: each place is looked for once."""
+
+    def __init__(self, words: Sequence[bytes], text: bytes) -> None:
+        self._text = text
+        self._places = {word: text.find(word) for word in words}
+
+    def from_(self, start: int) -> int:
+        """Where the first of them stands from a place on, which never goes back; -1 where none does."""
+        for word, place in self._places.items():
+            if 0 <= place < start:
+                self._places[word] = self._text.find(word, start)
+        return min((place for place in self._places.values() if place >= 0), default=-1)
 
 
 def _raw_forms(words: frozenset[str]) -> tuple[bytes, ...]:

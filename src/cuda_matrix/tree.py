@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from cuda_matrix.drivers import DriverTable
 from cuda_matrix.facts import version_key
 from cuda_matrix.kernels import coverage
-from cuda_matrix.model import CheckStatus, Frozen
+from cuda_matrix.model import CheckStatus, EngineName, Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,20 @@ _OTHER_CARD = "runner-card-mismatch"
 _BROKEN = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT})
 
 
+class Local(Frozen):
+    """What differs where a machine's own interpreter runs, without image and container; None: nothing does."""
+
+    question: str | None = None
+    answers: dict[str, Id] | None = None
+    title: str | None = None
+    do: tuple[str, ...] | None = None
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """The fields that differ."""
+        return {name: value for name, value in self if value is not None}
+
+
 class Node(Frozen):
     """One question of data/diagnosis-tree.yml, whose header explains every field."""
 
@@ -45,6 +59,7 @@ class Node(Frozen):
     bad: tuple[str, ...] = Field(min_length=1)
     aside: tuple[str, ...] = ()
     unseen: str | None = None
+    local: Local = Local()
     sources: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -63,6 +78,7 @@ class Leaf(Frozen):
     title: str
     causes: tuple[str, ...]
     do: tuple[str, ...] = Field(min_length=1)
+    local: Local = Local()
 
 
 class Tree(Frozen):
@@ -90,6 +106,16 @@ class Tree(Frozen):
         for node in reversed(self.nodes):
             found[node.id] = frozenset().union(*(found[to] for to in node.answers.values()))
         return found
+
+    @cached_property
+    def local(self) -> Tree:
+        """The same tree for a machine's own interpreter: in its words, without what only a container can meet."""
+        nodes = [node.model_copy(update=node.local.changes) for node in self.nodes]
+        kept = {nodes[0].id}
+        for node in nodes:  # what an answer leads to stands further down
+            kept |= set(node.answers.values()) if node.id in kept else set()
+        leaves = tuple(leaf.model_copy(update=leaf.local.changes) for leaf in self.leaves if leaf.id in kept)
+        return Tree(nodes=tuple(node for node in nodes if node.id in kept), leaves=leaves)
 
     def node(self, id_: str) -> Node | None:
         """The question of this id; None where it is a leaf's."""
@@ -183,7 +209,7 @@ def answers_of(result: CellResult, drivers: DriverTable) -> dict[str, Known]:
         "runs": Known(answer=YES, evidence=f"Python {result.facts.python}") if result.facts.python else None,
         "smi": _smi(result, checks),
         "init": _check(checks.get("driver.init"), both=True),
-        "floor": _floor(result, drivers),
+        "floor": _floor(result, checks.get("driver.init"), drivers),
         "imports": _imports(result, checks),
         "build": _build(result),
         "arch": _check(checks.get("arch.execution")) or _arch(result),
@@ -228,17 +254,24 @@ def _smi(result: CellResult, checks: Mapping[str, CheckResult]) -> Known | None:
     if facts.nvidia_smi is None or facts.cuda_available or (init is not None and init.status is CheckStatus.PASS):
         return None  # an image without nvidia-smi may well see its card
     if facts.nvidia_smi == "missing":
-        return Known(answer="not found", evidence="no nvidia-smi in the container")
+        where = "on this PATH" if result.engine is EngineName.LOCAL else "in the container"
+        return Known(answer="not found", evidence=f"no nvidia-smi {where}")
     return Known(answer="it fails", evidence=facts.nvidia_smi)
 
 
-def _floor(result: CellResult, drivers: DriverTable) -> Known | None:
+def _floor(result: CellResult, init: CheckResult | None, drivers: DriverTable) -> Known | None:
+    """A driver below the floor is none where an image's own libcuda (forward compatibility) runs on it."""
     driver, cuda = result.facts.driver, result.facts.torch_cuda
     floor = drivers.floor_of(cuda) if driver and cuda and cuda != "none" else None
     if driver is None or floor is None or not version_key(driver):
         return None
-    answer = YES if version_key(driver) >= version_key(floor) else NO
-    return Known(answer=answer, evidence=f"driver {driver}, CUDA {cuda} needs {floor}")
+    evidence = f"driver {driver}, CUDA {cuda} needs {floor}"
+    if version_key(driver) >= version_key(floor):
+        return Known(answer=YES, evidence=evidence)
+    offered = init.numbers.get("driver_cuda") if init is not None and init.status not in _BROKEN else None
+    if isinstance(offered, str) and version_key(offered) >= version_key(str(cuda)):
+        return Known(answer=YES, evidence=f"driver {driver}, and a libcuda of CUDA {offered} that starts on it")
+    return Known(answer=NO, evidence=evidence)
 
 
 def _imports(result: CellResult, checks: Mapping[str, CheckResult]) -> Known | None:

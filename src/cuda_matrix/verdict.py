@@ -13,13 +13,12 @@ from pydantic import Field
 from cuda_matrix.cards import same_card
 from cuda_matrix.diagnose import UNKNOWN, Evidence, Fragment, diagnose
 from cuda_matrix.model import CheckStatus, Frozen, Verdict
-from cuda_matrix.result import BenchmarkResult, CheckResult, Diagnosis, Exit, Facts, Log
+from cuda_matrix.result import LIKELY, REMARKS_LIMIT, BenchmarkResult, CheckResult, Diagnosis, Exit, Facts, Log
 from cuda_matrix.tables import Reference
 
 LaunchStage = Literal["pull", "create", "start"]
 
 NO_GPU = "gpu-not-exposed"
-REMARKS_LIMIT = 32
 REMARK_LENGTH = 500
 
 _BAD = frozenset({CheckStatus.FAIL, CheckStatus.CRASH, CheckStatus.TIMEOUT})
@@ -121,8 +120,9 @@ class _Case(NamedTuple):
 
 
 def _blame(diagnosis: Diagnosis) -> Verdict:
+    """Who must act. A guess excuses no image: what a machine is blamed for is not held against the image."""
     if diagnosis.side == "host":
-        return Verdict.HOST_FAILED
+        return Verdict.HOST_FAILED if diagnosis.confidence >= LIKELY else Verdict.FAIL
     return Verdict.INCONCLUSIVE if diagnosis.side == "registry" else Verdict.FAIL
 
 

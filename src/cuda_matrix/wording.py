@@ -25,7 +25,21 @@ _FAILURE_PARTS = (
     *("panic", "killed", "not found", "no such", "refused", "timed out", "timeout", "time-out", "stuck", "freez"),
     *("segfault", "core dumped", "invalid", "undefined", "unsupported", "missing", "mismatch", "unauthorized"),
     *("forbidden", "insufficient", "too old", "incompatib", "not available", "sigkill", "sigsegv", "oomkill", "died"),
-    *("interrupt", "no rule to", "unresolved", "rejected"),
+    *(
+        "interrupt",
+        "no rule to",
+        "unresolved",
+        "rejected",
+        "reset by peer",
+        "unreachable",
+        "over its",
+        "exceeded",
+        "did not find",
+    ),
+    *("didn't match", "untolerated", "too low", "too small"),
+    # The same in other languages, as far as it is one word.
+    *("fehler", "fehlgeschlagen", "erreur", "\u9519\u8bef", "\u5931\u8d25", "\u30a8\u30e9\u30fc", "\u5931\u6557"),
+    *("\u043e\u0448\u0438\u0431\u043a", "\uc624\ub958"),
 )
 _FAILURE_WORDS = ("can't", "can\u2019t", "couldn't", "couldn\u2019t", "hang", "hangs", "hung", "lost")
 _FAILURE = _any("|".join(_FAILURE_PARTS), rf"\b({'|'.join(_FAILURE_WORDS)})\b")
@@ -37,28 +51,68 @@ _NO_FAILURE = _any(
     r"^-- (performing test|looking for|could not find|checking|detecting)\b.{0,200}|^debconf: .{0,100}",
     r"^unable to find image .{1,300} locally$|: could not collect$",
     r"\b(mean|absolute|squared|relative|test|validation|train|error|word|reconstruction|rms)\W(\w{1,12}\W)?error\b",
+    r"\b(ohne|keine) fehler|\b(sans|aucune) erreur|\u6ca1\u6709\u9519\u8bef|\u65e0\u9519\u8bef",
+    r"\u30a8\u30e9\u30fc(\u306f)?(\u3042\u308a\u307e\u305b\u3093|\u306a\u3057)",
+    r"\u0431\u0435\u0437 \u043e\u0448\u0438\u0431\u043e\u043a",
     r"\berror[ _](rate|handl|correct|metric|bar)|on-?error|fail(over|fast|[-_]fast|-safe)|set -e\b",
+)
+# Source code that would print, look for, or name an error.
+_CODE = (
+    r"^(?:[+-] {0,40})?\W{0,2}(f?printf?|warnings\.warn)\(",
+    r"^(?:[+-] {0,40})?\W{0,2}(console|log|logger|logging|fmt)\.\w{1,12}\(",
+    r"^(?:[+-] {0,40})?(echo |e?println!\(|std::c(err|out) ?<<|throw new |panic[!(]|#define |case \w{1,60}:|default:)",
+    r"(\bin str\(\w{1,20}\)|contains\(|includes\(|startswith\(|\|\| ?echo |\|\| ?die\b)",
+    r"\b(pattern|regexp?|grep(?: -\w{1,9})*)\b ?[:=]? ?r?[\"'`/]",
+    r"^[\"'][^\"']{0,80} [^\"']{0,200}[\"'] ?(:|=>) ",  # a table that is looked up by the message
+    r"^``[^`]{1,200}``$|^(cuda|CUDA_ERROR)\w{1,60} = \d{1,4},?$",
+    r"^(?:[+-] {0,40})?(//|/\* |#\[|>>> .{0,200}[\"'])|^(#|//|\*)? ?(todo|fixme|xxx)\b",
+    r"^\"[\w-]{1,40}\.[\w.-]{1,60}\": ?\"",  # a catalogue of texts, by dotted keys
+    r"\"(status|outcome|result)\": ?\"(passed|ok|success|skipped)\"",
+    r"^--?[a-z][\w-]{1,40}( [A-Z_]{2,20})? {2,}\S",  # an option in a usage message
 )
 # Prose that tells of failures: documentation, change logs, names of tests, lines of source code.
 _MENTION = _any(
+    *_CODE,
+    r"^when(ever)? (the|a|an|your|/)\S{0,60} .{1,160}(, | you (will )?(get|see) )",
+    r"\b(is|are) the most (frequent|common)\b|\bwe (study|propose|present)\b",
+    r"^this release (supports?|adds?|requires?|drops?)\b|^(system )?(requirements?|prerequisites?)\b ?:",
+    # A commit of a log.
+    r"^[0-9a-f]{7,40} (fix|handle|retry|add|remove|revert|merge|improve|support|update|catch|ignore|detect)\w{0,3} ",
     r"\bif (you|your|this|the|it|that)\b.{0,60}\b(see|sees|get|gets|encounter|receive|run into|hit|appears?|occurs?)\b",
     r"\b(this|these|such an?) (errors?|messages?|failures?) (means?|occurs?|happens?|indicates?|usually|often)\b",
     r"\b(common|typical|possible|known|frequent) (errors?|problems|failures?)\b",
     r"\b(for example|for instance|such as|e\.g\.|see also|read more|troubleshooting|frequently asked|how to fix)\b",
-    r"^[-*+] .{0,40}\b(fix|fixed|fixes|add|added|adds|improve[ds]?|handle[ds]?|avoid|prevent|support|raise|detect)\b",
-    r"^(#{1,6} |fix(es|ed)?(\(\w{1,30}\))?: |feat(\(\w{1,30}\))?: |docs?: |test(s|ing)?: )",
+    r"^[-*+] .{0,40}\b(fix|fixed|fixes|add|added|adds|improve[ds]?|handle[ds]?)\b",
+    r"^[-*+] .{0,40}\b(avoid|prevent|support|raise|detect|retry|better|clearer|document)\b",
+    r"^(#{1,6} (?!error: )|fix(es|ed)?(\(\w{1,30}\))?: |feat(\(\w{1,30}\))?: |docs?: |test(s|ing)?: )",
     r"\b(raises|throws|returns|means|is raised|is thrown|is returned) (a |an |the |when|if|that|`)",
-    r"^(?:[+-] {0,40})?(def|class|except|elif|assert|raise|return|import|from|//|/\*|with pytest)\b(?!.{0,300}Error: )",
+    r"^(?:[+-] {0,40})?(def|class|except|elif|assert|raise|return|import|from|with pytest)\b(?!.{0,300}Error: )",
     r"^\|[^|]{1,300}\|[^|]{1,300}\|$",  # a row of a table
-    r"^[-*+] {1,3}`[^`]{1,300}` ?(:|-|\u2013|\u2014|=|means\b|is\b)",  # an item of a list of errors
+    r"^[-*+] {1,3}([`\"])[^`\"]{1,300}[`\"] ?(:|-|\u2013|\u2014|=|means\b|is\b)",  # an item of a list of errors
+    r"^`[^`]{1,300}` ?\| ",
     r"\b(simulat|mock|fak)(e|es|ed|ing)\b.{0,60}\b(error|fail|fault|oom|out of memory)",
     r"\binjected (error|fault|failure)",
 )
+# Words beside a quotation that say that the quoted words were really met.
+_MET = _any(
+    r"error|fail|exception|issue|problem|\b(msg|message|stderr|stdout|output|log|reason|details?|desc|title)\b|warn|fatal",
+    r"\b(got|gets?|getting|receiv\w{1,3}|sees?|seen|seeing|shows?|showing|says|said|throws?|gives?|prints?|encounter\w{0,3})\b",
+    r"crash|panic|killed|died|caused|:\d{1,5}: |cannot|can.t|unable|denied|stuck|hang|sporadic|intermittent|suddenly",
+    r"\b(with|because|due|during|while|after|upon|occasional(ly)?|random(ly)?|still|always|keeps?)\b",
+    r"\b(when i|i run|i am|i'm|my)\b",
+)
+_QUOTES = ('"', "`")
+_FENCE = re.compile("`{2,}")  # sets off what was printed; it quotes nothing inside a sentence
+_UNREADABLE = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
+_UNREADABLE_SHARE = 0.1  # random bytes have a quarter
+_SHORT_QUOTE = 12
 _GOOD_END = _any(
     r"\b(all done|done[.!]?$|success(ful|fully)?\b|succeeded|completed?( in)?\b|finished\b|all tests? passed)",
     r"\b\d{1,6} passed\b|exit(ed)?( with)?( code| status)?\W{0,2}0\b|\b(saved|wrote|written|exported|uploaded)\b",
     r"\b(ready|healthy|running on|listening on|startup complete|up to date)\b|\b(accuracy|top-?1|bleu|loss)\W{1,3}\d",
     r"^ ?ok\b|\bpassed$|\bno (errors|issues|problems)\b",
+    r"\b(works?|working|fine|resolved|solved|fixed) (too |again |fine |great |well )?now\b",
+    r"\b(that|this|it) (fixed|solved) (it|the)\b",
 )
 _DEALT_WITH = _any(
     r"\bretry|retries|trying again|attempt \d|fall(ing|s)? ?back|fallback|recover|resum|continu|skipp|ignor|reduc",
@@ -72,6 +126,11 @@ _KINDS: dict[Kind, re.Pattern[str]] = {
 }
 
 
+def reads_as_text(text: str) -> bool:
+    """Whether it reads like a text, and not like the bytes of a program or of an archive."""
+    return len(_UNREADABLE.findall(text)) <= _UNREADABLE_SHARE * len(text)
+
+
 def speaks_of_failure(line: str) -> bool:
     """Whether a line says that something went wrong ("0 errors" and "mean squared error" do not)."""
     lower = line.lower()
@@ -83,6 +142,25 @@ def speaks_of_failure(line: str) -> bool:
 def is_mention(line: str) -> bool:
     """Whether a line tells of failures in general and does not report one."""
     return bool(_MENTION.search(line))
+
+
+def is_quotation(line: str, start: int, end: int) -> bool:
+    """Whether `line[start:end]` is only quoted: a text or a program names it, and nobody met it.
+
+    `with "CUDA out of memory" it ends` reports; `oom = "CUDA out of memory"` does not.
+    """
+    line = _FENCE.sub(lambda fence: " " * len(fence[0]), line)
+    for quote in _QUOTES:
+        opened = line.rfind(quote, 0, start)
+        closed = line.find(quote, end)
+        if opened < 0 or closed < 0 or line.count(quote, 0, start) % 2 == 0 or line[max(0, opened - 1)] == "\\":
+            continue
+        if closed - opened < _SHORT_QUOTE:  # no message, but a name set in code
+            continue
+        beside = line[:opened] + " " + line[closed + 1 :]
+        if any(map(str.isalpha, beside)) and not _MET.search(beside):
+            return True
+    return False
 
 
 def ends_well(lines: Sequence[str]) -> bool:

@@ -60,6 +60,16 @@ def test_a_client_that_describes_itself_alone_is_no_daemon(machine: Machine) -> 
     assert "Cannot connect" in daemon.seen
 
 
+def test_a_client_that_fails_and_describes_itself_is_no_daemon(machine: Machine) -> None:
+    said = {"ServerErrors": ["Cannot connect to the Docker daemon at tcp://10.0.0.1:2375."], "ClientInfo": {}}
+    machine.file("var/run/docker.sock", "")
+    machine.docker(info=f"echo '{json.dumps(said)}'; exit 1")
+    daemon = steps(machine)["daemon"]
+    assert (daemon.status, daemon.cause) == ("problem", "docker-daemon-down")
+    assert "tcp://10.0.0.1:2375" in daemon.seen
+    assert "ClientInfo" not in daemon.seen
+
+
 def test_a_socket_that_this_account_may_not_use(machine: Machine) -> None:
     machine.docker(info="echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1")
     daemon = steps(machine)["daemon"]
@@ -127,6 +137,18 @@ def test_a_runtime_that_is_not_registered(machine: Machine) -> None:
     assert "by the hook" in runtime.seen
 
 
+def test_a_client_that_describes_itself_and_says_on_stderr_why_no_daemon_answers(machine: Machine) -> None:
+    machine.docker(info="echo '{\"ClientInfo\": {}}'; echo 'Cannot connect to the Docker daemon at x' >&2; exit 1")
+    daemon = steps(machine)["daemon"]
+    assert (daemon.status, daemon.cause) == ("problem", "docker-daemon-down")
+    assert "Cannot connect to the Docker daemon at x" in daemon.seen
+
+
+def test_no_cdi_specification_is_nothing_to_worry_about_and_says_so(machine: Machine) -> None:
+    cdi = steps(machine.with_docker())["cdi"]
+    assert (cdi.status, cdi.seen) == ("ok", "none of NVIDIA's; `--gpus` works without them")
+
+
 def test_cdi_specifications_of_another_driver(machine: Machine) -> None:
     machine.with_docker()
     spec = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n- hostPath: /usr/lib/libcuda.so.{}\n"
@@ -136,6 +158,12 @@ def test_cdi_specifications_of_another_driver(machine: Machine) -> None:
     cdi = steps(machine)["cdi"]
     assert (cdi.status, cdi.cause) == ("warn", "cdi-unresolved")
     assert "535.129.03" in cdi.seen
+
+
+def test_a_specification_that_may_not_be_read_is_not_none(machine: Machine) -> None:
+    (machine.with_docker().root / "etc/cdi/nvidia.yaml").mkdir(parents=True)  # refused even to root
+    cdi = steps(machine)["cdi"]
+    assert (cdi.status, cdi.why) == ("not-seen", "this account may not read /etc/cdi/nvidia.yaml")
 
 
 def test_the_cgroup_driver_that_a_reload_makes_forget_the_cards(machine: Machine) -> None:
@@ -152,14 +180,38 @@ def test_the_disk_against_the_image(machine: Machine) -> None:
     assert steps(machine, need_bytes=1)["disk"].status == "ok"
 
 
-def test_the_disk_of_another_machine_is_not_seen(machine: Machine) -> None:
-    disk = steps(machine.with_docker(Name="elsewhere"))["disk"]
-    assert disk.status == "not-seen"
-    assert "another machine" in disk.why
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [({"Name": "elsewhere"}, "another machine"), ({"OperatingSystem": "Docker Desktop"}, "virtual machine")],
+)
+def test_of_a_daemon_elsewhere_this_machine_s_files_say_nothing(
+    machine: Machine, info: dict[str, str], words: str
+) -> None:
+    # Without a toolkit here, and with a stale specification and no /dev/char: none of it is the daemon's.
+    machine.file("etc/cdi/nvidia.yaml", "kind: nvidia.com/gpu\n- hostPath: /usr/lib/libcuda.so.535.129.03\n")
+    machine.file("dev/char/1:3", "")
+    found = steps(machine.with_docker(CgroupDriver="systemd", Runtimes={"runc": {}}, **info))
+    for id_ in ("disk", "toolkit", "runtime", "cdi", "shm"):
+        assert (id_, found[id_].status) == (id_, "not-seen")
+        assert words in found[id_].why
+    assert found["cgroup"].status == "ok"
+    assert steps(machine.with_docker(**info))["runtime"].status == "ok"
+
+
+def test_a_full_disk_of_containerd_is_seen(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    theirs = machine.root / "var/lib/containerd"
+    free = engine_probe._space(machine.root)[0]
+    assert free is not None
+    monkeypatch.setattr(engine_probe, "_space", lambda path: (10, 10) if path == theirs else (free, free))
+    assert steps(machine.with_docker(**store), need_bytes=11)["disk"].cause == "disk-full"
+    assert steps(machine.with_docker(), need_bytes=11)["disk"].status == "ok"
 
 
 def test_a_daemon_json_that_is_none(machine: Machine) -> None:
-    machine.file("etc/docker/daemon.json", "{")
+    machine.file("etc/docker/daemon.json", '{"default-shm-size": "8G"}')
+    assert steps(machine)["shm"].why == "the daemon did not answer"
+    machine.with_docker().file("etc/docker/daemon.json", "{")
     assert steps(machine)["shm"].status == "not-seen"
     machine.file("etc/docker/daemon.json", '{"default-shm-size": "8G"}')
     assert steps(machine)["shm"].seen.startswith("8G unless")
@@ -167,11 +219,12 @@ def test_a_daemon_json_that_is_none(machine: Machine) -> None:
 
 def test_a_daemon_json_that_cannot_be_read(machine: Machine) -> None:
     # A folder, as `docker run --volume` leaves it: the system refuses to read it even for root.
-    (machine.root / "etc/docker/daemon.json").mkdir(parents=True)
+    (machine.with_docker().root / "etc/docker/daemon.json").mkdir(parents=True)
     assert "cannot be read" in steps(machine)["shm"].why
 
 
 def test_hostile_answers_of_the_daemon(machine: Machine) -> None:
+    machine.file("etc/docker/daemon.json", '{"runtimes": 5, "default-shm-size": ["x"]}')
     machine.with_docker(Runtimes=["x"], SecurityOptions=None, CDISpecDirs=[1, "../.."], DockerRootDir=["a"])
     found = steps(machine)
     assert found["daemon"].status == "ok"

@@ -39,10 +39,13 @@ def test_a_machine_in_good_order(machine: Machine) -> None:
     assert CARD_UUID not in str(found)
 
 
-def test_a_machine_without_a_card_has_one_problem_and_not_eight(machine: Machine) -> None:
+def test_a_machine_without_a_card_has_no_problem_until_one_is_wanted_and_then_not_eight(machine: Machine) -> None:
     machine.pci("0000:00:02.0", vendor="0x8086")
     found = steps(machine)
-    assert found.pop("card").status == "problem"
+    assert found.pop("card").status == "none"
+    wanted = {step.id: step for step in judge_host(seen(machine), (), card_wanted=True)}
+    assert [step.id for step in wanted.values() if step.status == "problem"] == ["card"]
+    assert "Use a machine with a card" in wanted["card"].do
     assert {step.status for step in found.values()} == {"not-seen"}
     assert {step.why for step in found.values()} == {"no NVIDIA card on this machine"}
 
@@ -67,6 +70,19 @@ def test_the_card_of_windows_counts(machine: Machine) -> None:
     found = steps(machine)
     assert (found["card"].status, found["driver"].status, found["smi"].status) == ("ok", "ok", "ok")
     assert "WSL" in found["card"].seen
+
+
+def test_a_card_of_windows_that_nvidia_smi_does_not_name_may_be_anybody_s(machine: Machine) -> None:
+    machine.file("dev/dxg", "")
+    machine.says("journalctl", "hv_vmbus: registering driver")
+    found = steps(machine)
+    assert not seen(machine).no_card
+    assert {found[id_].status for id_ in ("card", "driver", "smi", "versions", "xid")} == {"not-seen"}
+    assert "on Windows" in found["smi"].do
+    machine.says("nvidia-smi", "Failed to initialize NVML: GPU access blocked by the operating system", 17)
+    smi = steps(machine)["smi"]
+    assert (smi.status, smi.cause) == ("problem", "wsl-gpu-unavailable")
+    assert "on Windows" in smi.do
 
 
 def test_the_open_module_has_a_version_too(machine: Machine) -> None:
@@ -112,6 +128,12 @@ def test_an_upgraded_driver_whose_old_module_still_runs(machine: Machine) -> Non
     assert (found["versions"].status, found["versions"].cause) == ("problem", "driver-lib-mismatch")
     assert f"kernel module {DRIVER}" in found["versions"].seen
     assert "550.90.07" in found["versions"].seen
+
+
+def test_libraries_that_an_earlier_driver_left_are_told(machine: Machine) -> None:
+    machine.with_card().file("usr/lib/x86_64-linux-gnu/libcuda.so.470.57.02", "")
+    versions = steps(machine)["versions"]
+    assert (versions.status, versions.seen) == ("ok", f"{DRIVER}; also on disk: 470.57.02")
 
 
 def test_a_hanging_nvidia_smi_is_a_problem_and_holds_nobody_up(machine: Machine) -> None:
@@ -162,6 +184,12 @@ def test_xid_messages(machine: Machine, numbers: tuple[int, ...], status: str, c
     xid = steps(machine)["xid"]
     assert (xid.status, xid.cause) == (status, cause)
     assert all(f"1 of Xid {number}" in xid.seen for number in numbers)
+
+
+def test_a_log_that_has_lost_its_beginning_says_so(machine: Machine) -> None:
+    machine.with_card().says("journalctl", "[90000.1] usb 1-1: new device")
+    xid = steps(machine)["xid"]
+    assert (xid.status, xid.seen) == ("ok", "none, in what is left of the kernel's log")
 
 
 def test_a_log_that_this_account_may_not_read_is_not_seen(machine: Machine) -> None:

@@ -428,6 +428,30 @@ def test_a_registry_that_drips(double: RegistryDouble, environ: dict[str, str]) 
     assert cause(answer) == "registry-unreachable"
 
 
+def test_a_registry_that_never_ends_its_headers(environ: dict[str, str]) -> None:
+    """Every byte comes in time for the socket, and the answer never begins: the question is given up."""
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while not stop.wait(0.05):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        begin = time.monotonic()
+        registry = Registry(environ, budget_s=0.2)
+        ref = f"127.0.0.1:{listener.getsockname()[1]}/slow:1"
+        answer = reason(registry.facts([ref]))
+        stop.set()
+        thread.join()
+    assert time.monotonic() - begin < 5
+    assert cause(answer) == "registry-unreachable"
+    assert registry.out_of_reach == {ref}
+
+
 def test_references_that_are_none(environ: dict[str, str]) -> None:
     assert "must be in lower case" in reason(Registry(environ).facts(["Torch:1"]))
 

@@ -57,9 +57,7 @@ images:
   - {id: e, ref: "localhost:5000/e"}
 runners: {g: {labels: [x], gpu: RTX 3900}}
 policy:
-  regression: {throughput: 1%}
   expect_fail: [{cell: a@g, until: "2020-01-31", reason: abc}]
-report: {dir: x}
 """
 
 
@@ -78,9 +76,7 @@ def test_warnings_change_nothing_but_stderr(tmp_path: Path, verb: list[str], mon
         ["5:23", "images[2].ref"],
         ["7:18", "images[4].ref"],
         ["8:33", "runners.g.gpu"],
-        ["10:3", "policy.regression"],
-        ["11:36", "policy.expect_fail[0].until"],
-        ["12:1", "report"],
+        ["10:36", "policy.expect_fail[0].until"],
     ]
     assert "did you mean 'RTX 3090'?" in lines[4]
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from builders import make_diagnosis, make_result
+from cuda_matrix.commands.demo import MEANT, closing
+from cuda_matrix.model import EngineName, Verdict
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -66,7 +70,26 @@ def test_this_machine_was_run_and_its_result_counts(demo: tuple[Path, str]) -> N
 
 def test_it_ends_by_naming_the_files_that_it_wrote(demo: tuple[Path, str]) -> None:
     folder, stdout = demo
-    named = [line.split()[0] for line in stdout.split("Written:\n")[1].splitlines()]
+    named = [line.split()[0] for line in stdout.split("Written:\n")[1].splitlines()[:-1]]
     assert [Path(name).name for name in named] == ["report.md", "index.html", "report.json", "junit.xml", "results"]
     assert all(Path(name).exists() for name in named)
     assert Path(named[0]).parent == folder
+
+
+def test_its_last_line_says_that_the_red_is_as_it_should_be(demo: tuple[Path, str]) -> None:
+    last = demo[1].splitlines()[-1]
+    assert last.startswith("As intended: the A800 fails where its driver is too old, every other card is good; ")
+    assert "this machine's own Python: " in last
+    result = json.loads((demo[0] / "results/this-machine/this-python@this-machine.json").read_text(encoding="utf-8"))
+    assert (result["diagnosis"]["cause"] if result["diagnosis"] else "good") in last
+
+
+def test_another_outcome_is_not_called_intended() -> None:
+    simulated = {"engine": EngineName.SIMULATED}
+    failed = {cell: make_result(cell, Verdict.FAIL, diagnosis=make_diagnosis(cause), **simulated)  # type: ignore[arg-type]
+              for cell, cause in MEANT.items()}  # fmt: skip
+    good = make_result("torch2.2.0-cu118@rtx3090", **simulated)  # type: ignore[arg-type]
+    local = make_result("this-python@this-machine", engine=EngineName.LOCAL)
+    assert closing([*failed.values(), good, local]).endswith("this machine's own Python: good.")
+    for others in ([], [good], [*failed.values(), make_result("a@rtx3090", Verdict.FAIL, **simulated)]):  # type: ignore[arg-type]
+        assert closing(others).startswith("Not as intended: of the simulated fleet ")

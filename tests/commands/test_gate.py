@@ -56,3 +56,17 @@ def test_a_plan_that_could_not_be_read_is_a_no(results: Path) -> None:
     result = CliRunner().invoke(command, [str(results)])
     assert result.exit_code == 1
     assert "a plan could not be used: lane-2/plan.json" in result.stdout
+
+
+def test_a_plan_does_not_decide_what_the_configuration_demands(results: Path, tmp_path: Path) -> None:
+    config = tmp_path / "other.yml"
+    config.write_text(CONFIG.replace('"good@*"', '"*"') + "  tiers: {few: ['good@*']}\n")
+    write_plan(results, make_plan(images=("good",)))
+    assert CliRunner().invoke(command, [str(results)]).exit_code == 0
+    result = CliRunner().invoke(command, [str(results), "--config", str(config)])
+    assert result.exit_code == 1
+    assert "required by the configuration, but not in the plan: bad@rtx4090" in result.stdout
+    for part in (["--tier", "few"], ["--select", "good"]):
+        result = CliRunner().invoke(command, [str(results), "--config", str(config), *part])
+        assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "release: yes")
+    assert CliRunner().invoke(command, [str(results), "--tier", "few"]).exit_code == 2

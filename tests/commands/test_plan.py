@@ -105,11 +105,13 @@ def test_a_long_table_is_cut(tmp_path: Path) -> None:
 def test_ten_thousand_cells_cost_little(tmp_path: Path) -> None:
     """Processor time and memory by the operating system's count, predictions and interpreter included."""
     script = (
-        "import resource, sys\n"
+        "import re, resource, sys\n"
         "from cuda_matrix.commands.plan import command\n"
         "command(sys.argv[1:], standalone_mode=False)\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, file=sys.stderr)\n"
+        # Not ru_maxrss: it begins with the memory of the process that started this one.
+        "peak_kib = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "print(used.ru_utime + used.ru_stime, peak_kib / 1024, file=sys.stderr)\n"
     )
     arguments = ["--offline", "--format", "json", "--config", large(tmp_path / "a.yml")]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
@@ -117,7 +119,7 @@ def test_ten_thousand_cells_cost_little(tmp_path: Path) -> None:
     cells = json.loads(done.stdout)["cells"]
     assert len(cells) == 10_000
     assert len({cell["prediction"]["explanation"] for cell in cells}) > 500
-    assert seconds < 4
+    assert seconds < 8  # 2 to 3.5 on an idle machine
     assert megabytes < 300
 
 
@@ -137,11 +139,27 @@ def test_what_is_predicted_stands_in_the_table_and_whole_in_the_document(tmp_pat
     assert found["source"].startswith("http") or "http" in found["source"]
 
 
+def test_unknown_predictions_have_a_reason(tmp_path: Path) -> None:
+    """The first thing that a newcomer sees after `init`."""
+    config = tmp_path / "first.yml"
+    config.write_text(
+        "version: 1\nimages: [{id: t, ref: 'pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime'}]\n"
+        "runners: {rtx4090: {labels: [x], gpu: RTX 4090}, cpu: {labels: [c]}}\n"
+    )
+    text = plan("--offline", "--config", str(config)).stdout
+    assert "unknown" in text
+    assert " ".join(text.split()).count("rtx4090 has no `driver:`: its predictions are unknown; add it") == 1
+    assert "cpu has no" not in text
+    assert "has no `driver:`" not in foretold(tmp_path).stdout
+
+
 def test_doomed_cells_run_unless_the_policy_says_otherwise(tmp_path: Path) -> None:
     assert "0 skipped" in foretold(tmp_path).stdout
     text = foretold(tmp_path, policy="policy: {skip_predicted: true}\n").stdout
     assert "6 cells in 3 lanes on 3 runners; 3 skipped" in text
     line = next(line for line in text.splitlines() if line.startswith("torch2.2.0-cu12.1@a800"))
     assert "predicted: driver-too-old: " in line
-    assert "(rule " in line
+    assert "(rule minor-version)" in " ".join(text.split())
+    assert " ".join(text.split()).count("rule minor-version: https://docs.nvidia.com/") == 1
+    assert max(len(line) for line in text.splitlines()) <= 130
     assert "0 skipped" in foretold(tmp_path, "--no-skip", policy="policy: {skip_predicted: true}\n").stdout

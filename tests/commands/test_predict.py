@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from builders import make_diagnosis, make_facts, make_result
+from cuda_matrix.commands.foresight import show_unanswered
 from cuda_matrix.commands.predict import command
 from cuda_matrix.errors import ConfigurationError
-from cuda_matrix.model import Verdict
+from cuda_matrix.model import EngineName, Verdict
 from cuda_matrix.result_files import write_result
 from foretold_fleet import with_nvidia_smi
 
@@ -64,6 +67,21 @@ def test_facts_instead_of_a_reference(text: str, empty_folder: Path) -> None:
     assert document("--image", text, *asked)["cause"] == "driver-too-old"
     (empty_folder / "facts.json").write_text('{"torch": "2.2.0", "cuda": "12.1"}')
     assert document("--image", "facts.json", *asked)["cause"] == "driver-too-old"
+
+
+def test_a_file_that_holds_no_facts(empty_folder: Path) -> None:
+    (empty_folder / "list.json").write_text('["torch"]')
+    os.mkfifo(empty_folder / "pipe.json")
+    for name, words in (("list.json", "holds no facts"), ("pipe.json", "no regular file")):
+        error = predict("--image", name, "--gpu", "8.6", "--driver", "550.54.15", "--offline").exception
+        assert isinstance(error, ConfigurationError)
+        assert words in str(error)
+
+
+def test_an_option_of_any_length_is_no_long_message() -> None:
+    error = predict("--image", CU121, "--gpu", "8.6", "--driver", "9" * 100_000).exception
+    assert isinstance(error, ConfigurationError)
+    assert len(str(error)) < 500
 
 
 def test_a_compute_capability_instead_of_a_card() -> None:
@@ -223,4 +241,68 @@ def test_what_if_against_what_was_measured(fleet: Path) -> None:
         ("green", None),
     ]
     text = predict("--offline", "--driver", "580.65.06", "--gpu", "A800 80GB", "--results", "results").stdout
-    assert "Cannot be said:\n  torch2.2.0-cu11.8@a800: pass with 525.60.13, measured fail: native-crash" in text
+    head = "What changes cannot be said:\n  torch2.2.0-cu11.8@a800: pass with 525.60.13, measured fail: native-crash"
+    assert head in text
+
+
+def test_what_if_against_what_was_simulated(fleet: Path) -> None:
+    """The simulation decides by the same tables: no card was asked, and nobody may read that one was."""
+    seen = make_facts("NVIDIA A800 80GB PCIe", driver="525.60.13")
+    result = make_result("torch2.2.0-cu12.1@a800", gpu="A800 80GB", facts=seen, engine=EngineName.SIMULATED)
+    write_result(fleet / "results", result)
+    asked = ("--offline", "--gpu", "A800 80GB", "--results", "results")
+    table = predict(*asked).stdout
+    assert "simulated pass" in table
+    what_if = predict(*asked, "--driver", "470.129.06").stdout
+    assert "pass with 525.60.13, simulated pass → fail: driver-too-old" in what_if
+    assert "easured" not in table + what_if
+    cells = document(*asked)["cells"]
+    assert isinstance(cells, list)
+    assert [cell.get("simulated") for cell in cells] == [None, True, None]
+
+
+DRIVERLESS = (
+    "version: 1\nimages: [{id: t, ref: 'pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime'}]\n"
+    "runners: {rtx4090: {labels: [x], gpu: RTX 4090}}\n"
+)
+
+
+def test_a_runner_without_a_driver_is_told_once(empty_folder: Path) -> None:
+    (empty_folder / "cuda-matrix.yml").write_text(DRIVERLESS)
+    text = " ".join(predict("--offline").stdout.split())
+    assert text.count("rtx4090 has no `driver:`: its predictions are unknown; add it") == 1
+    assert "this machine" not in text
+
+
+def test_what_if_for_a_runner_without_a_driver_contradicts_itself_nowhere(empty_folder: Path) -> None:
+    (empty_folder / "cuda-matrix.yml").write_text(DRIVERLESS)
+    text = " ".join(predict("--offline", "--driver", "535.129.03").stdout.split())
+    assert "What changes cannot be said: t@rtx4090: pass with 535.129.03 " in text
+    assert "rtx4090 has no `driver:`: 1 of its 1 cells are predicted to run with 535.129.03, and what that" in text
+    assert "--results" in text
+    assert "not known" not in text
+    assert "this machine" not in text
+
+
+def test_one_note_for_images_whose_registry_does_not_answer(fleet: Path) -> None:
+    notes = CliRunner()
+
+    @click.command()
+    def told() -> None:
+        show_unanswered({f"docker.io/a:{n}": f"docker.io/a:{n}: no such host" for n in range(5)} | {"b": "refused"})
+
+    text = notes.invoke(told).stderr
+    assert max(map(len, text.splitlines())) <= 100
+    flat = " ".join(text.split())
+    assert flat.count("note: ") == 2
+    assert "5 images (docker.io/a:0, docker.io/a:1, docker.io/a:2, …): the image: no such host" in flat
+    assert flat.endswith(": b: refused")
+
+
+def test_the_facts_that_an_operator_reads(fleet: Path) -> None:
+    asked = ("--image", "nvidia/cuda:12.4.1-runtime-ubuntu22.04", "--gpu", "A800 80GB", "--driver", "550.54.15")
+    text = predict("--offline", *asked).stdout
+    assert "cuda = 12.4.1" in text
+    assert "mutable_tag" not in text
+    assert "flavour" not in text
+    assert "flavour" in document("--offline", *asked)["facts"]  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from builders import make_facts, make_image, make_plan, make_result, make_runner
 from cuda_matrix.commands.recommend import command
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.model import EngineName
-from cuda_matrix.report.numbers import SPACE
 from cuda_matrix.result_files import write_plan, write_result
 from foretold_fleet import with_nvidia_smi, write_fleet
 
@@ -31,6 +31,11 @@ def recommend(*arguments: str) -> Result:
 def document(*arguments: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(recommend("--json", *arguments).stdout)
     return found
+
+
+def flat(text: str) -> str:
+    """However wide the terminal is."""
+    return " ".join(text.split())
 
 
 def measure(folder: Path, image: str, images_per_s: float, **values: Any) -> None:
@@ -52,15 +57,26 @@ def test_predicted_only(fleet: Path) -> None:
     assert "needs driver 525.60.13 or newer" in below
 
 
+def test_results_that_nobody_can_read_are_named(fleet: Path) -> None:
+    measure(fleet / "results", OLD, 980)
+    (fleet / "results" / "x@a800.json").write_text('{"result_version": 99, "cell": "x@a800"}')
+    (fleet / "results" / "y@a800.json").write_text("\x1b[31m{")
+    done = recommend("--gpu", "a800", "--driver", "580.65.06")
+    assert done.exit_code == 0
+    assert [line.split(":")[2].strip() for line in done.stderr.splitlines()] == ["x@a800.json", "y@a800.json"]
+    assert "\x1b" not in done.stderr
+
+
 def test_measured_first_then_predicted(fleet: Path) -> None:
     measure(fleet / "results", OLD, 980)
     measure(fleet / "results", MID, 1_020, driver="560.35.03")
-    lines = recommend("--gpu", "a800", "--driver", "580.65.06").stdout.splitlines()
-    assert lines[1].startswith(f"  1. {MID} ")
-    assert lines[1].endswith(f"measured, 1,020{SPACE}images/s, on driver 560.35.03, for which the rules say the same")
-    assert lines[2].endswith(f"measured, 980{SPACE}images/s")
-    assert lines[3].startswith(f"  3. {NEW} ")
-    assert "predicted" in lines[3]
+    text = flat(recommend("--gpu", "a800", "--driver", "580.65.06").stdout)
+    first, second, third = re.split(r" [123]\. ", text)[1:]
+    assert first.startswith(f"{MID} ")
+    assert first.endswith("measured, 1,020 images/s, on driver 560.35.03, for which the rules say the same")
+    assert second.endswith("measured, 980 images/s")
+    assert third.startswith(f"{NEW} ")
+    assert "predicted" in third
 
 
 def test_the_document(fleet: Path) -> None:
@@ -126,6 +142,44 @@ def test_results_that_were_named_add_their_images(fleet: Path) -> None:
     measure(folder, "own", 1_020)
     found = document("--results", "elsewhere", "--gpu", "A800 80GB", "--driver", "580.65.06")
     assert [choice["image"] for choice in found["fits"]] == ["own", NEW, MID, OLD]
+
+
+def test_the_machine_s_own_python_is_no_image(empty_folder: Path) -> None:
+    """The demo runs it by the local engine; nobody can pull `local/this-python`, and no registry is asked for it."""
+    folder = empty_folder / "demo"
+    own = make_image("this-python", ref="local/this-python")
+    image = make_image("cu121", ref="pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime")
+    runners = (make_runner("a800", "A800 80GB", None), make_runner("here", None, None))
+    write_plan(folder, make_plan(images=(image, own), runners=runners))
+    write_result(folder, make_result("this-python@here", engine=EngineName.LOCAL, gpu=None))
+    measure(folder, "cu121", 1_020, engine=EngineName.SIMULATED)
+    done = recommend("--results", "demo", "--gpu", "A800 80GB", "--driver", "470.129.06")
+    assert "this-python" not in done.stdout + done.stderr
+    found = document("--results", "demo", "--gpu", "A800 80GB", "--driver", "470.129.06")
+    assert [choice["image"] for choice in (*found["fits"], *found["does_not_fit"], *found["unknown"])] == ["cu121"]
+
+
+def test_what_the_local_engine_ran_is_no_trial_of_the_image(fleet: Path) -> None:
+    measure(fleet / "results", OLD, 980, engine=EngineName.LOCAL)
+    assert {choice["basis"] for choice in document("--gpu", "A800 80GB", "--driver", "580.65.06")["fits"]} <= {
+        "predicted"
+    }
+
+
+def test_the_driver_of_simulated_results_is_better_than_none(empty_folder: Path) -> None:
+    image = make_image("cu121", ref="pytorch/pytorch:2.2.0-cuda12.1-cudnn8-runtime")
+    folder = empty_folder / "demo"
+    write_plan(folder, make_plan(images=(image,), runners=(make_runner("a800", "A800 80GB", None),)))
+    measure(folder, "cu121", 1_020, engine=EngineName.SIMULATED)
+    found = document("--results", "demo", "--gpu", "A800 80GB")
+    assert (found["driver"], found["fits"][0]["basis"]) == ("580.65.06", "simulated")
+
+
+def test_no_line_is_endless_and_no_source_is_told_twice(fleet: Path) -> None:
+    text = recommend("--gpu", "A800 80GB", "--driver", "470.129.06").stdout
+    assert max(len(line) for line in text.splitlines()) <= 110  # an address is not broken
+    assert text.count("https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html") == 1
+    assert "this host" not in text
 
 
 @pytest.mark.parametrize(

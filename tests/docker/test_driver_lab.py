@@ -86,8 +86,9 @@ OBSTACLES = {
     ),
     # 999, and no /dev/nvidia-uvm: the second says why.
     "unknown-error": (DRIVER + "12040 CM_FAKE_CUINIT=999", "uvm-module-missing", "/dev/nvidia-uvm: not there"),
-    # CUDA 12.0 serves 12.1 by minor-version compatibility; what stops this one is that the stand-in is no driver.
-    "past-the-gate": (DRIVER + "12000", "unknown", "Error 1: invalid argument"),
+    # CUDA 12.0 serves 12.1 by minor-version compatibility; what stops this one is that the stand-in is no driver: a
+    # guess at best, which excuses no image.
+    "past-the-gate": (DRIVER + "12000", "cuda-unknown-999", "Error 1: invalid argument"),
 }
 
 

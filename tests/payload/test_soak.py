@@ -151,8 +151,11 @@ WARM = "    import torch._dynamo\n"
 )
 def test_seconds_of_it_on_a_cpu(deployed, real_torch, source, status, said):
     enough = {"stable_from_s": 1}.items()  # the table asks for ten minutes
-    ran = run(deployed, real_torch, SOAK, source=WARM + source, profile="soak", limit_s=6.0, thresholds=enough)
-    end = ran.end(SOAK)
+    for limit_s in (6.0, 20.0):  # a machine that others use may be too slow for the first
+        ran = run(deployed, real_torch, SOAK, source=WARM + source, profile="soak", limit_s=limit_s, thresholds=enough)
+        end = ran.end(SOAK)
+        if end["status"] != "timeout":
+            break
     if not source and "not stable" in end["summary"]:  # a machine that others use may drift by itself, in three seconds
         status, said = "warn", "not stable"
     assert end["status"] == status, end

@@ -11,6 +11,7 @@ CHECKS = ("torch", "first-kernel", "libs", "numerics", "attention", "training", 
 # What a smoke run may cost beside its items: a fork of a process with torch in it (17 ms) for each of twenty groups,
 # and compiling our modules: one second on an idle machine. The aim, 0.3 imports of torch, is not reached yet.
 OVERHEAD_S = 2.0
+IDLE_IMPORT_S = 1.5  # of torch on the same machine; where it takes longer, so does everything else
 SMOKE_BUDGET_S = load_items().budgets_s["smoke"]
 
 
@@ -37,4 +38,4 @@ def test_a_smoke_run_is_in_its_budget_and_costs_little_beside_its_items(sound):
     assert {"fail", "crash", "timeout"}.isdisjoint(run.statuses().values()), run.statuses()
     assert not [name for name, end in run.ends().items() if "budget" in end["summary"]], spent
     assert run.seconds < SMOKE_BUDGET_S + import_s, spent
-    assert run.seconds - sum(spent.values()) < OVERHEAD_S, spent
+    assert run.seconds - sum(spent.values()) < OVERHEAD_S * max(1.0, import_s / IDLE_IMPORT_S), spent

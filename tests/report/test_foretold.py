@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import cuda_matrix
 from builders import make_diagnosis, make_facts, make_plan, make_prediction, make_result
 from cuda_matrix.gate import judge, newest_date
 from cuda_matrix.model import EngineName, Verdict
@@ -116,5 +120,11 @@ def test_agreement_with_a_simulation_is_called_that() -> None:
     assert score(simulated, measured).notes == ("1 of the results behind this is simulated.",)
 
 
-def test_the_foreseeable_causes_are_of_the_catalogue() -> None:
-    assert set(load_reference().catalogue.causes) >= FORESEEABLE
+def test_the_foreseeable_causes_are_those_that_rules_name() -> None:
+    causes = set(load_reference().catalogue.causes) - {"none", "unknown"}
+    assert causes >= FORESEEABLE
+    sources = Path(cuda_matrix.__path__[0]).glob("*_rules.py")
+    rules = [path for path in sources if path.stem not in {"host_rules", "engine_rules"}]  # the doctor's
+    assert len(rules) == 3
+    named = {word for path in rules for word in re.findall(r'"([a-z0-9-]+)"', path.read_text(encoding="utf-8"))}
+    assert named & causes <= FORESEEABLE

@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
+from cuda_matrix.model import Verdict
 from cuda_matrix.report.console import render_console
+from cuda_matrix.report.drawings import drawn
 from cuda_matrix.report.html import render_html
 from cuda_matrix.report.jsonform import ReportForm, render_json
 from cuda_matrix.report.junit import render_junit
-from cuda_matrix.report.markdown import render_brief, render_markdown
+from cuda_matrix.report.markdown import render_markdown
 from cuda_matrix.report.render import FILES, render
-from report_cases import CASES, HOSTILE, hostile, mixed
+from cuda_matrix.report.words import WORDS
+from report_cases import CASES, hostile, mixed
 
 Golden = Callable[[str, str], None]
 
@@ -26,7 +29,6 @@ def test_whole_reports(case: str, golden: Golden) -> None:
     for name, text in render(view).items():
         golden(f"report/{case}/{name}", text)
     golden(f"report/{case}/console.txt", render_console(view, colour=False))
-    golden(f"report/{case}/brief.md", render_brief(view))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -103,6 +105,42 @@ def test_the_page_is_well_formed_and_loads_nothing(case: str) -> None:
     assert {target[1:] for target in targets if target[0] == "#"} <= set(ids)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_needs_no_font_with_emoji_and_says_what_it_draws(case: str) -> None:
+    page = render_html(CASES[case]())
+    symbols = {word.symbol for word in WORDS.values()}
+    assert [symbol for symbol in symbols if symbol in page] == []
+    drawings = re.findall(r'<svg class="symbol s-([\w-]+)" viewBox="0 0 16 16" ([^>]*)><path d="([^"]+)"/></svg>', page)
+    assert len(drawings) == page.count('class="symbol ')
+    spoken = {word.word for word in WORDS.values()}
+    for verdict, attributes, _ in drawings:
+        label = re.fullmatch(r'role="img" aria-label="([^"]+)"', attributes)
+        assert attributes == 'aria-hidden="true"' or (label and label[1] in spoken)
+        assert Verdict(verdict) in WORDS
+    for cell in re.findall(r"<td class=\"v-.*?</td>", page, re.DOTALL):
+        assert 'role="img"' in cell  # a number alone says nothing of good and bad
+
+
+def test_prose_on_a_terminal_is_broken_at_100_columns() -> None:
+    for case in CASES.values():
+        text = render_console(case(), colour=False)
+        long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("  $ ")]
+        tables = re.compile(r"\S {2,}\S|^ {20,}")
+        assert [line for line in long if not tables.search(line) and " " in line.strip()[:80]] == []
+    lines = render_console(mixed(), colour=False).splitlines()
+    assert any(line.endswith("-> torch2.2.0-cu118") and "FAIL" not in line for line in lines)
+
+
+def test_no_two_verdicts_are_drawn_alike() -> None:
+    paths = [re.sub(r'.*<path d="([^"]+)".*', r"\1", drawn(word.symbol)) for word in WORDS.values()]
+    assert len(set(paths)) == len(WORDS)
+    assert drawn("simulated:") == "simulated:"
+
+
+def test_a_wide_table_says_on_a_small_screen_that_it_scrolls() -> None:
+    assert '<p class="note sideways">4 machines: the table scrolls sideways.</p>' in render_html(mixed())
+
+
 def test_the_page_and_markdown_say_the_same_figures() -> None:
     page, text = render_html(mixed()), render_markdown(mixed())
     for row in mixed().performance:
@@ -144,16 +182,3 @@ def test_the_console_is_coloured_only_where_asked_and_obeys_nothing() -> None:
     coloured = render_console(mixed(), colour=True)
     assert re.sub(r"\x1b\[\d+m", "", coloured) == render_console(mixed(), colour=False)
     assert coloured.count("\x1b[0m") == len(re.findall(r"\x1b\[[1-9]\d*m", coloured))
-
-
-def test_a_brief_report_leaves_out_what_is_all_good() -> None:
-    assert "torch2.6.0-cpu" not in render_brief(mixed())
-    assert "torch2.2.0-cu121" in render_brief(mixed())
-    assert "| Image |" not in render_brief(CASES["green"]())
-    assert len(render_brief(hostile())) < 60_000
-    assert HOSTILE not in render_brief(hostile())
-
-
-def test_a_brief_report_links_to_the_page_or_nowhere() -> None:
-    assert "](https://o.github.io/r/#cell-torch2.2.0-cu121--a800)" in render_brief(mixed())
-    assert "](#" not in render_brief(CASES["nothing-ran"]())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TOOLS = ("nvidia-ctk", "nvidia-container-cli", "nvidia-container-runtime-hook", "nvidia-container-runtime")
 _WITHOUT_VERSION = frozenset({"nvidia-container-runtime-hook", "nvidia-container-runtime"})  # they wait for a container
 DATA_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT = "/var/lib/containerd"  # where images lie when containerd keeps them
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 _SPECS = 32
 _SPEC_BYTES = 4 << 20
@@ -65,19 +66,20 @@ def _docker(root: Path, programs: Programs) -> dict[str, object]:
     path = shutil.which("docker", path=programs.search_path)
     version = programs.ask("docker", "--version")
     answer = programs.ask("docker", "info", "--format", "{{json .}}")
-    info = _object(answer.out) if answer.good else None
+    info = None if answer.why else _object(answer.out)
     if info is not None and (info.get("ServerErrors") or not info.get("ServerVersion")):
         # The client describes itself even where no daemon answers.
-        said = "; ".join(map(str, info.get("ServerErrors") or ["no server in its answer"]))
+        said = "; ".join(map(str, info.get("ServerErrors") or [answer.err.strip() or "no server in its answer"]))
         answer, info = answer.model_copy(update={"code": 1, "err": said}), None
     folders = [str(each) for each in (info or {}).get("CDISpecDirs") or CDI_FOLDERS]
-    place = str((info or {}).get("DockerRootDir") or DATA_ROOT)
-    free, why = _free(root, place, info or {})
+    elsewhere = _elsewhere(info or {})
+    free, why = (None, elsewhere) if elsewhere else _free(root, info or {})
     return {
         "program": os.path.realpath(path) if path else None,
         "version": version,
         "answer": answer,
         "info": info,
+        "elsewhere": elsewhere,
         "cdi": _cdi(root, folders),
         "free_bytes": free,
         "free_why": why,
@@ -97,16 +99,11 @@ def _account(root: Path) -> dict[str, object]:
     row = next((line.split(":") for line in text.splitlines() if line.startswith("docker:")), [])
     names = row[3].split(",") if len(row) > 3 else []
     number = int(row[2]) if len(row) > 2 and row[2].isdigit() else None
-    socket = root / "var/run/docker.sock"
-    state = "absent"
-    if socket.exists():
-        state = "usable" if os.access(socket, os.R_OK | os.W_OK) else "refused"
     here = Account(
-        uid=os.getuid(),
         in_group_file=_user() in names,
         in_session=number is not None and number in {*os.getgroups(), os.getgid()},
     )
-    return {"account": here, "socket": state}
+    return {"account": here, "socket": (root / "var/run/docker.sock").exists()}
 
 
 def _user() -> str:
@@ -135,14 +132,16 @@ def _cdi(root: Path, folders: list[str]) -> tuple[CdiSpec, ...]:
         place = root / folder.lstrip("/")
         names = sorted(place.glob("*.yaml")) + sorted(place.glob("*.json")) if place.is_dir() else []
         for path in names[:_SPECS]:
+            name = f"{folder.rstrip('/')}/{path.name}"
             try:
                 with path.open("rb") as file:
                     text = file.read(_SPEC_BYTES).decode("utf-8", "replace")
             except OSError:
+                found.append(CdiSpec(path=name, versions=(), refused=True))
                 continue
             if "nvidia" in text:
                 versions = tuple(sorted(set(_DRIVER_FILE.findall(text))))
-                found.append(CdiSpec(path=f"{folder.rstrip('/')}/{path.name}", versions=versions))
+                found.append(CdiSpec(path=name, versions=versions))
     return tuple(found)
 
 
@@ -154,13 +153,23 @@ def _char_links(root: Path) -> bool | None:
         return None
 
 
-def _free(root: Path, place: str, info: dict[str, Any]) -> tuple[int | None, str]:
+def _elsewhere(info: dict[str, Any]) -> str:
+    """Why the programs, files and disks of this machine are not the daemon's; empty where they are."""
     if info.get("OperatingSystem") == "Docker Desktop":
-        return None, "the daemon keeps its images inside Docker Desktop's virtual machine"
-    if info.get("Name") not in {None, "", os.uname().nodename}:
-        return None, "the daemon runs on another machine, or this process in a container"
+        return "the daemon runs inside Docker Desktop's virtual machine"
+    if info.get("Name") not in (None, "", os.uname().nodename):
+        return "the daemon runs on another machine, or this process in a container"
+    return ""
+
+
+def _free(root: Path, info: dict[str, Any]) -> tuple[int | None, str]:
+    place = str(info.get("DockerRootDir") or DATA_ROOT)
     free, _ = _space(root / place.lstrip("/"))
-    return (free, "") if free is not None else (None, f"{place} is not on this machine")
+    if free is None:
+        return None, f"{place} is not on this machine"
+    # https://docs.docker.com/engine/storage/containerd/: images then lie outside the daemon's own folder.
+    theirs = _space(root / CONTAINERD_ROOT.lstrip("/"))[0] if "io.containerd.snapshotter" in str(info) else None
+    return min(free, theirs if theirs is not None else free), ""
 
 
 def _space(path: Path) -> tuple[int | None, int | None]:

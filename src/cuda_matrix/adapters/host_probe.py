@@ -167,7 +167,9 @@ def _xids(programs: Programs) -> dict[str, object]:
         if answer.good and answer.out.strip():
             lines = [line[line.index("NVRM: ") :] for line in answer.out.split("\n") if "NVRM: " in line]
             telling = [line for line in lines if line.startswith(("NVRM: Xid (", "NVRM: API mismatch"))]
-            return {"xids": tuple(line[:_LINE] for line in telling[-_XIDS:])}
+            # The first message of every boot; a full ring buffer and a rotated journal have lost it.
+            whole = "Linux version " in answer.out
+            return {"xids": tuple(line[:_LINE] for line in telling[-_XIDS:]), "log_is_whole": whole}
         refusals.append(answer.trouble or f"{name} shows nothing to this account")
     return {"xids_why": "; ".join(refusals)}
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from typing import TYPE_CHECKING, Any
 
+from cuda_matrix.examination import HeldImage
 from cuda_matrix.image_config import facts_of_image
 from cuda_matrix.image_facts import ImageFacts
 from cuda_matrix.image_manifest import Descriptor, Manifest, NotAnImage, read_configuration
+from cuda_matrix.image_reference import problem_of
 from cuda_matrix.machine_names import platform_name
 
 if TYPE_CHECKING:
@@ -22,19 +25,32 @@ if TYPE_CHECKING:
 REGISTRY_BUDGET_S = 8.0
 _NO_BLOB = "sha256:" + "0" * 64
 OFFLINE = "no registry was asked (--offline)"
+_ABSENT = re.compile(r"no such image|image not known", re.IGNORECASE)  # Docker's words, and Podman's
 
 
-def held(ref: str, programs: Programs) -> dict[str, object]:
-    """`local`: facts of the image that Docker has, None where it has none; `unpacked_bytes`: what it takes there."""
+def held(ref: str, programs: Programs) -> HeldImage:
+    """What Docker has of the image. That it has none is its own word; whatever else it says is "not seen"."""
     answer = programs.ask("docker", "image", "inspect", "--format", "{{json .}}", "--", ref)
+    if not answer.good:
+        return HeldImage(why="" if _ABSENT.search(answer.err) else answer.trouble)
     try:
-        said = json.loads(answer.out) if answer.good else None
+        said = json.loads(answer.out)
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        return {"local": None}
+        return HeldImage(why="`docker image inspect` gives no data")
     size = said.get("Size")
-    return {"local": _facts(ref, said), "unpacked_bytes": size if isinstance(size, int) else None}
+    return HeldImage(
+        facts=_facts(ref, said),
+        unpacked_bytes=size if isinstance(size, int) else None,
+        pinned=_pinned(said.get("RepoDigests")) or ref,
+    )
+
+
+def _pinned(digests: object) -> str | None:
+    """The image by a digest that it was pulled with. By its tag, an engine would ask the registry what that is now."""
+    names = digests if isinstance(digests, list) else []
+    return next((name for name in names if isinstance(name, str) and "@" in name and not problem_of(name)), None)
 
 
 def asked(ref: str, environ: Mapping[str, str], *, offline: bool) -> dict[str, object]:

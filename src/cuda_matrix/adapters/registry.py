@@ -5,16 +5,16 @@ Must not know what a fact means (image_config) or how one registry is spoken to 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from cuda_matrix import image_reference
-from cuda_matrix.adapters.registry_client import RegistryClient
+from cuda_matrix.adapters.registry_client import RegistryClient, host_of
 from cuda_matrix.adapters.registry_login import LoginFailed, Logins
-from cuda_matrix.adapters.registry_refusal import OutOfReach, Refused
+from cuda_matrix.adapters.registry_refusal import OutOfReach, Refused, too_late
 from cuda_matrix.errors import InfrastructureError
 from cuda_matrix.image_config import facts_of_image
 from cuda_matrix.image_facts import ImageFacts
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from cuda_matrix.image_reference import Parts
 
 BUDGET_S = 60.0  # for all images together; what is not answered by then is not known
+_GRACE_S = 2.0  # beyond the budget: a question that ends by itself says more than one that is given up
 _THREADS = 8
 _DAEMON_TIMEOUT_S = 20
-_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the host behind the name
 
 
 class Registry:
@@ -52,9 +52,10 @@ class Registry:
         know a mirror, a proxy or a certificate that this process does not.
         """
         wanted = sorted(set(refs))
-        call = _Call(self._logins, self._platform, time.monotonic() + self._budget_s)
-        with closing(call), ThreadPoolExecutor(_THREADS) as pool:
-            answers: dict[str, ImageFacts | str] = dict(zip(wanted, pool.map(call.answer, wanted), strict=True))
+        until = time.monotonic() + self._budget_s
+        call = _Call(self._logins, self._platform, until)
+        with closing(call):
+            answers = _answers(call, wanted, until + _GRACE_S)
         lost = [ref for ref in wanted if ref in call.out_of_reach]
         answers |= self._by_daemon(lost)
         self.out_of_reach = frozenset(ref for ref in lost if isinstance(answers[ref], str))
@@ -81,6 +82,41 @@ class Registry:
             for ref, answer in found.items()
             if answer.startswith("sha256:")
         }
+
+
+def _answers(call: _Call, refs: Collection[str], until: float) -> dict[str, ImageFacts | str]:
+    """Every answer that comes in time. A thread that still waits is left behind, and dies with the process.
+
+    No timeout of a socket bounds a server that drips its headers, or a name that nobody resolves.
+    """
+    found: dict[str, ImageFacts | str] = {}
+    broken: list[BaseException] = []
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for ref in refs:
+        todo.put(ref)
+
+    def work() -> None:
+        try:
+            while True:
+                ref = todo.get_nowait()
+                found[ref] = call.answer(ref)
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            broken.append(error)  # raised again for the one who asked
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_THREADS, len(refs)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    if broken:
+        raise broken[0]
+    in_time = dict(found)
+    for ref in set(refs) - set(in_time):
+        in_time[ref] = too_late(image_reference.parts_of(ref).registry)
+        call.out_of_reach.add(ref)
+    return in_time
 
 
 class _Call:
@@ -133,7 +169,6 @@ class _Call:
         key = (parts.registry, parts.repository)
         with self._lock:
             if key not in self._clients:
-                host = _DOCKER_HUB.get(parts.registry, parts.registry)
                 login = self._logins.of(parts.registry)
-                self._clients[key] = RegistryClient(host, parts.repository, login, self._until)
+                self._clients[key] = RegistryClient(host_of(parts.registry), parts.repository, login, self._until)
             return self._clients[key]

@@ -58,11 +58,20 @@ _ACCEPT = ", ".join(
 )
 
 
+_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}  # the host behind the name
+
+
+def host_of(registry: str) -> str:
+    """The host that speaks for a registry as references name it."""
+    return _DOCKER_HUB.get(registry, registry)
+
+
 class Body(NamedTuple):
-    """What was read, with its true digest."""
+    """What was read, with its true digest; `media_type` is what the registry calls it."""
 
     content: bytes
     digest: str
+    media_type: str = ""
 
 
 class RegistryClient:
@@ -73,9 +82,12 @@ class RegistryClient:
         repository: For example `pytorch/pytorch`.
         login: Sent to this registry and to the token server that it names, and nowhere else.
         until: On `time.monotonic`'s scale: nothing is waited for beyond it.
+        scopes: What a token is asked for beside what the registry says that it needs.
     """
 
-    def __init__(self, host: str, repository: str, login: Login | None, until: float) -> None:
+    def __init__(
+        self, host: str, repository: str, login: Login | None, until: float, scopes: tuple[str, ...] = ()
+    ) -> None:
         local = is_local(host)
         host = f"{host}:80" if host == "localhost" else host  # oras-py would read a bare word as a folder
         self._place = oras.container.Container(f"{host}/{repository}")
@@ -84,7 +96,7 @@ class RegistryClient:
         self._base = f"{self._client.prefix}://{host}/v2/"
         session = _Session(self._base, local=local, until=until)
         self._client.session = session
-        self._client.auth = _Login(session, login)
+        self._client.auth = _Login(session, login, scopes)
 
     def close(self) -> None:
         """Hang up."""
@@ -96,10 +108,12 @@ class RegistryClient:
         Raises:
             Refused: with the registry's own words, or because the digest does not fit the content.
         """
-        response = self._get(self._place.manifest_url(tag_or_digest))
+        response = self._ask("GET", self._place.manifest_url(tag_or_digest))
         told = response.headers.get("Docker-Content-Digest", "")
         # Some proxies drop the header; a tag's digest is then what the content says.
-        return _verified(response.content, tag_or_digest if ":" in tag_or_digest else told, f"manifest {tag_or_digest}")
+        digest = tag_or_digest if ":" in tag_or_digest else told
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return _verified(response.content, digest, f"manifest {tag_or_digest}")._replace(media_type=kind)
 
     def blob(self, digest: str, size_bytes: int) -> bytes:
         """A small blob, that is a configuration; never a layer.
@@ -110,13 +124,15 @@ class RegistryClient:
         if size_bytes > CONFIG_LIMIT:
             msg = f"the configuration is said to have {size_bytes} bytes; at most {CONFIG_LIMIT} are read"
             raise Refused(msg)
-        return _verified(self._get(self._place.get_blob_url(digest)).content, digest, "configuration").content
+        response = self._ask("GET", self._place.get_blob_url(digest))
+        return _verified(response.content, digest, "configuration").content
 
-    def _get(self, place: str) -> requests.Response:
+    def _ask(self, method: str, place: str, content: bytes | None = None, kind: str = "") -> requests.Response:
         url = f"{self._client.prefix}://{place}"
         if time.monotonic() > self._until:
             raise OutOfReach(too_late(place.partition("/")[0]))
-        response: requests.Response = self._client.do_request(url, headers={"Accept": _ACCEPT})
+        headers = {"Content-Type": kind} if kind else {"Accept": _ACCEPT}
+        response: requests.Response = self._client.do_request(url, method, data=content, headers=headers)
         if not response.ok:
             raise refusal(response)
         return response
@@ -238,6 +254,7 @@ def _patience(until: float) -> Retry:
         read=1,
         backoff_factor=0.3,
         status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,  # POST too: a token, or the mount of a blob, may be asked for twice
         raise_on_status=False,  # the last answer's own words are the reason
     )
 
@@ -280,10 +297,11 @@ class _Login(TokenAuth):  # type: ignore[misc] # oras-py has no types
     token: str | None = None
     _tls_verify = True
 
-    def __init__(self, session: requests.Session, login: Login | None) -> None:
+    def __init__(self, session: requests.Session, login: Login | None, scopes: tuple[str, ...]) -> None:
         super().__init__()
         self.session = session
         self._login = login
+        self._scopes = scopes
         if login is not None and login.username:
             self.set_basic_auth(login.username, login.password)
 
@@ -313,6 +331,8 @@ class _Login(TokenAuth):  # type: ignore[misc] # oras-py has no types
         if not asked.realm:
             msg = "unauthorized: the registry names no token server"
             raise Refused(msg)
+        # https://distribution.github.io/distribution/spec/auth/token/: one `scope` each, as many as there are.
+        asked.scope = list(dict.fromkeys([*(asked.scope or "").split(), *self._scopes]))
         try:
             token = self._exchange(asked) if self._login and self._login.identity_token else self.request_token(asked)
         except (ValueError, AttributeError) as error:
@@ -329,7 +349,7 @@ class _Login(TokenAuth):  # type: ignore[misc] # oras-py has no types
         form = {
             "grant_type": "refresh_token",
             "service": asked.service or "",
-            "scope": asked.scope or "",
+            "scope": " ".join(asked.scope),
             "client_id": "cuda-matrix",
             "refresh_token": self._login.identity_token,
         }

@@ -14,7 +14,7 @@ from oras.auth import AuthenticationException
 
 WORDS_LIMIT = 1_000  # characters of a registry's own words that are kept
 _LAYERS = 20  # of exceptions within exceptions
-_NOT_FOUND, _UNAUTHORIZED = 404, 401
+NOT_FOUND, _UNAUTHORIZED = 404, 401
 
 
 class Refused(AuthenticationException):  # type: ignore[misc] # oras-py has no types
@@ -23,6 +23,8 @@ class Refused(AuthenticationException):  # type: ignore[misc] # oras-py has no t
     An AuthenticationException because oras-py passes on that one at once; any other it would try five times
     more, with pauses of 3, 5, 11, 29 and 83 s.
     """
+
+    status: int | None = None  # of HTTP, where this is the registry's own answer
 
 
 class OutOfReach(Refused):
@@ -34,13 +36,19 @@ def refusal(response: requests.Response) -> Refused:
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
     """
+    error = Refused(_refusal_words(response))
+    error.status = response.status_code
+    return error
+
+
+def _refusal_words(response: requests.Response) -> str:
     status = f"{response.status_code} {response.reason or ''}".strip()
     words = _own_words(response)
-    if response.status_code == _NOT_FOUND and not words:
-        return Refused(f"manifest unknown: {status}")
+    if response.status_code == NOT_FOUND and not words:
+        return f"manifest unknown: {status}"
     if response.status_code == _UNAUTHORIZED and not words:
-        return Refused(f"unauthorized: {status}")
-    return Refused(f"{words} ({status})" if words else f"received unexpected HTTP status: {status}")
+        return f"unauthorized: {status}"
+    return f"{words} ({status})" if words else f"received unexpected HTTP status: {status}"
 
 
 def _own_words(response: requests.Response) -> str:

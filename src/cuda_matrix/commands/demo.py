@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cuda_matrix.execute import Engine
     from cuda_matrix.plan import Plan
+    from cuda_matrix.result import CellResult
+
+# What the fleet of data/demo-fleet.yml is there to show: cell → cause.
+MEANT = {"torch2.2.0-cu121@a800": "driver-too-old", "torch2.9.1-cu130@a800": "driver-too-old"}
+_TORCHLESS = "torch-missing"
 
 
 @click.command()
@@ -25,6 +32,7 @@ def command(out: Path) -> None:
     from cuda_matrix.adapters.local_engine import LocalEngine, find_python
     from cuda_matrix.adapters.simulated_engine import SimulatedEngine
     from cuda_matrix.reference import load_reference
+    from cuda_matrix.result_files import read_results
     from cuda_matrix.simulation import load_scenario
 
     results = out / "results"
@@ -33,6 +41,27 @@ def command(out: Path) -> None:
     here = _plan("demo-this-machine.yml")
     _run("this machine", LocalEngine(find_python(os.environ), os.environ), here, results / "this-machine")
     _report(results, out)
+    click.echo(closing(read_results([results]).results))
+
+
+def closing(results: Sequence[CellResult]) -> str:
+    """One line: whether the red in the table is the red that belongs there, and what this machine lacks."""
+    from cuda_matrix.gate import GOOD
+    from cuda_matrix.model import EngineName
+
+    bad = {result.cell: result for result in results if result.verdict not in GOOD}
+    fleet = {cell: _cause(result) for cell, result in bad.items() if result.engine is EngineName.SIMULATED}
+    here = ", ".join(_cause(result) for result in bad.values() if result.engine is EngineName.LOCAL)
+    machine = f"this machine's own Python: {here or 'good'}"
+    if fleet != MEANT:
+        told = ", ".join(f"{cell} {cause}" for cell, cause in sorted(fleet.items())) or "nothing"
+        return f"Not as intended: of the simulated fleet {told} fails; only the A800's driver should. And {machine}."
+    lacks = " (it has no torch, which the demo does not need)" if here == _TORCHLESS else ""
+    return f"As intended: the A800 fails where its driver is too old, every other card is good; {machine}{lacks}."
+
+
+def _cause(result: CellResult) -> str:
+    return result.diagnosis.cause if result.diagnosis else result.verdict.value
 
 
 def _plan(name: str) -> Plan:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,51 +21,63 @@ if TYPE_CHECKING:
 STDIN = "-"
 _LOG = "log"  # where evidence comes from that has a line number
 _PIECE_BYTES = 1 << 20
+# Of what may never end (a pipe, a device). A file is read to its end, whatever its size.
+_STREAM_LIMIT_BYTES = 4 << 30
 _LABEL = 13  # characters
-_SURE, _LIKELY = 0.8, 0.5  # confidence from which on the words are used
 
 
 @click.command(short_help="Name the cause of a failure from its log, and the fix.")
 @click.argument("log", required=False, metavar="[LOG|-]", type=click.Path(allow_dash=True, path_type=str))
 @click.option(
     "--context",
-    type=click.Path(path_type=Path),
+    type=click.Path(allow_dash=True, path_type=str),
     metavar="FILE.json",
     help="What else is known: a result file of a cell, `docker inspect`, or exit_code, driver, gpu, … as JSON.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(log: str | None, context: Path | None, as_json: bool) -> None:
+def command(log: str | None, context: str | None, as_json: bool) -> None:
     """Name the cause of a failure from its log: evidence, explanation, fix, source.
 
-    LOG is a file of any size (also .gz), or - for standard input, the default. Pastes are welcome: colours, time stamps
-    and the prefixes of docker compose, kubectl, GitHub Actions and the journal are understood. Exit 0 whatever the
-    cause, also where it is unknown.
+    LOG is a file of any size (also .gz), or - for standard input, the default, which is read to its end, or up to
+    4 GiB: `docker logs` without -f. Pastes are welcome: colours, time stamps and the prefixes of docker compose,
+    kubectl, GitHub Actions and the journal are understood. FILE.json may be - as well (`docker inspect NAME |`).
+    Exit 0 whatever the cause, also where it is unknown.
     """
-    from cuda_matrix.diagnose import Evidence, Fragment, diagnose
+    from cuda_matrix.diagnose import NONE, Evidence, Fragment, diagnose
+    from cuda_matrix.particulars import Tables
     from cuda_matrix.reference import load_reference
 
-    reference = load_reference()
-    evidence = _context(context) if context is not None else Evidence()
-    if log in {None, STDIN} and context is None and (sys.stdin is None or sys.stdin.isatty()):
+    if log == STDIN == context:
+        msg = "LOG and --context cannot both be standard input: name a file for one of them"
+        raise click.UsageError(msg)
+    if _is_nobody_there() and (STDIN in {log, context} or (log is None and context is None)):
         msg = "there is no log: name a file, or pipe one in, for example `docker logs NAME 2>&1 | cuda-matrix diagnose`"
         raise click.UsageError(msg)
-    excerpt = None if log is None and context is not None and _is_idle() else _read(log or STDIN, reference)
+    reference = load_reference()
+    evidence = _context(context) if context is not None else Evidence()
+    alone = log is None and context is not None and (context == STDIN or _is_idle())
+    excerpt = None if alone else _read(log or STDIN, reference)
     if excerpt is not None and excerpt.lines:
         fragments = (Fragment(where=_LOG, text=excerpt.text), *evidence.fragments)
         evidence = evidence.model_copy(update={"fragments": fragments})
-    known = context is not None or (excerpt is not None and excerpt.lines)
-    found = diagnose(evidence, reference.catalogue, reference.drivers) if known else _nothing(reference)
+    tables = Tables(reference.drivers, reference.cards, reference.architectures)
+    found = diagnose(evidence, reference.catalogue, reference.drivers, tables)
+    says_something = evidence.fragments or evidence.exit != Evidence().exit
+    if found.cause == NONE and not says_something:
+        found = _nothing(reference)
     _print(found, excerpt, as_json=as_json)
 
 
-def _context(path: Path) -> Evidence:
-    from cuda_matrix.context_file import read_context
+def _context(file: str) -> Evidence:
+    from cuda_matrix.context_file import CONTEXT_LIMIT, read_context
 
-    return read_context(path.read_bytes(), str(path))
+    with sys.stdin.buffer if file == STDIN else Path(file).open("rb") as stream:
+        data = stream.read(CONTEXT_LIMIT + 1)
+    return read_context(data, "standard input" if file == STDIN else file)
 
 
 def _nothing(reference: Reference) -> Diagnosis:
-    """An empty log is no sign that all went well."""
+    """No word and no exit code is no sign that all went well."""
     from cuda_matrix.diagnose import UNKNOWN
     from cuda_matrix.result import Diagnosis
 
@@ -73,18 +87,20 @@ def _nothing(reference: Reference) -> Diagnosis:
         title=cause.title,
         side=cause.side,
         confidence=0.0,
-        explanation="The log says nothing, so nothing can be said of the cause.",
+        explanation="There is neither a log that says anything nor an exit code, so nothing can be said of the cause.",
         fix=cause.fix,
         source=cause.sources[0],
     )
 
 
+def _is_nobody_there() -> bool:
+    """Whether standard input is closed, or a keyboard."""
+    return sys.stdin is None or sys.stdin.isatty()
+
+
 def _is_idle() -> bool:
     """Whether nobody pipes anything in: then the context alone is what there is."""
-    import os
-    import stat
-
-    if sys.stdin is None or sys.stdin.isatty():
+    if _is_nobody_there():
         return True
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -99,13 +115,23 @@ def _read(log: str, reference: Reference) -> Excerpt:
     from cuda_matrix.signs import Signs
 
     with sys.stdin.buffer if log == STDIN else Path(log).open("rb", buffering=0) as stream:
-        source = LogBytes(_pieces(stream))
+        source = LogBytes(_pieces(stream), None if _is_file(stream) else _STREAM_LIMIT_BYTES)
         found = excerpt(source, Signs(reference.catalogue))
     for remark in source.remarks:
         click.echo(f"note: {remark}", err=True)
     if not found.lines:
         click.echo(f"note: the log {'says nothing' if found.size_bytes else 'is empty'}", err=True)
+    elif not found.is_text:
+        click.echo("note: this is hardly a text, so little can be said of it", err=True)
     return found
+
+
+def _is_file(stream: IO[bytes]) -> bool:
+    """Whether it surely ends."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
@@ -152,4 +178,6 @@ def _lines(diagnosis: Diagnosis, line: int | None) -> Iterator[tuple[str, str]]:
 
 
 def _in_words(confidence: float) -> str:
-    return "sure" if confidence >= _SURE else "likely" if confidence >= _LIKELY else "a guess"
+    from cuda_matrix.result import LIKELY, SURE
+
+    return "sure" if confidence >= SURE else "likely" if confidence >= LIKELY else "a guess"

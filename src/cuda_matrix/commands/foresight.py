@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+_WORDS_LIMIT = 300  # characters of what is wrong with an option
+_PROBLEMS_SHOWN = 20
+_NO_DRIVER = "unknown-driver"  # the rule that says so
+_REFS_SHOWN = 3  # of the images that share a reason
+_WIDTH = 100  # columns of prose, as in the report
 _SMI_LIMIT_S = 15.0  # many cards without the persistence daemon take some seconds to answer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
+    from cuda_matrix.errors import Problem
     from cuda_matrix.examination import SeenCard
     from cuda_matrix.host_facts import HostFacts
     from cuda_matrix.image_facts import ImageFacts
@@ -135,17 +141,62 @@ def check_driver(driver: str | None) -> None:
     try:
         TypeAdapter(DriverVersion | None).validate_python(driver)
     except ValidationError as error:
-        msg = f"--driver: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+        words = error.errors()[0]["msg"].removeprefix("Value error, ")
+        msg = f"--driver: {words if len(words) < _WORDS_LIMIT else 'that is no driver version'}"
         raise ConfigurationError(msg) from error
 
 
 def show_unanswered(answers: Mapping[str, ImageFacts | str]) -> None:
-    """On stderr: the images of which only tag and configuration are known, and why."""
-    from cuda_matrix.report.escape import console_text
+    """On stderr: the images of which only tag and configuration are known, and why. One note per reason."""
+    from cuda_matrix.report.numbers import plural
 
+    by_reason: dict[str, list[str]] = {}
     for ref, reason in answers.items():
         if isinstance(reason, str):
-            click.echo(f"note: {ref}: predicted without its registry: {console_text(reason)}", err=True)
+            by_reason.setdefault(reason.replace(ref, "the image"), []).append(ref)
+    for reason, refs in by_reason.items():
+        named = ", ".join(refs[:_REFS_SHOWN]) + (", …" if len(refs) > _REFS_SHOWN else "")
+        which = named if len(refs) == 1 else f"{plural(len(refs), 'image')} ({named})"
+        click.echo(wrapped(f"note: predicted without a registry: {which}: {reason}"), err=True)
+
+
+def driverless(plan: Plan, known: Collection[str] = ()) -> tuple[str, ...]:
+    """One line per runner of which nobody says the driver, where that leaves its cells without a prediction.
+
+    `known`: runners whose driver something else than the configuration tells.
+    """
+    unsaid = {cell.runner for cell in plan.cells if cell.prediction and cell.prediction.rule == _NO_DRIVER}
+    return tuple(
+        f"{key} has no `driver:`: its predictions are unknown; add it to the runner, or give --driver to `predict`"
+        for key, runner in plan.runners.items()
+        if key in unsaid and runner.driver is None and key not in known
+    )
+
+
+def wrapped(text: str, indent: int = 0) -> str:
+    """Text that came from anywhere, cleaned, in lines to be read; those after the first are indented by 2 more."""
+    import textwrap
+
+    from cuda_matrix.report.escape import console_text
+
+    return textwrap.fill(
+        console_text(text),
+        _WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def show_unread(problems: Sequence[Problem]) -> None:
+    """On stderr: the files of results that say nothing here, because nobody can read them."""
+    from cuda_matrix.report.escape import console_text
+
+    for problem in problems[:_PROBLEMS_SHOWN]:
+        click.echo(f"note: not read: {console_text(str(problem))}", err=True)
+    if len(problems) > _PROBLEMS_SHOWN:
+        click.echo(f"note: and {len(problems) - _PROBLEMS_SHOWN} more files that cannot be read", err=True)
 
 
 def symbol(prediction: Prediction) -> str:

@@ -9,15 +9,24 @@ import click
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--config", metavar="PATH", help="Judge by the policy of this configuration instead of the plan's.")
+@click.option(
+    "--config",
+    metavar="PATH",
+    help="Judge by this configuration, its policy and its cells, instead of by the plan's word.",
+)
+@click.option("--tier", metavar="NAME", help="With --config: only this tier was to be planned.")
+@click.option("--select", multiple=True, metavar="GLOB", help="With --config: only these cells were to be planned.")
 @click.pass_context
-def command(ctx: click.Context, results: tuple[Path, ...], config: str | None) -> None:
+def command(
+    ctx: click.Context, results: tuple[Path, ...], config: str | None, tier: str | None, select: tuple[str, ...]
+) -> None:
     """Say whether the results allow a release; exit 0 or 1.
 
     One line per reason. Only good cells, failures that the policy expects, and skips with a reason let it through;
-    a planned cell without a result counts as failed.
+    a planned cell without a result counts as failed. With --config the plan is not believed either: its policy does
+    not count, and a cell that the configuration requires must be in it, asked as the configuration says.
     """
-    from cuda_matrix.commands.material import collect, decide
+    from cuda_matrix.commands.material import collect, decide, decide_under
     from cuda_matrix.errors import ExitCode
     from cuda_matrix.report.escape import console_text
 
@@ -25,9 +34,12 @@ def command(ctx: click.Context, results: tuple[Path, ...], config: str | None) -
     if config is not None:
         from cuda_matrix.config_files import load
 
-        policy = load(config).config.policy
-        material = material._replace(plan=material.plan.model_copy(update={"policy": policy}))
-    verdict = decide(material)
+        material, verdict = decide_under(material, load(config), tier, select)
+    elif tier is not None or select:
+        msg = "--tier and --select say which part of a configuration was to be planned"
+        raise click.UsageError(msg + ": give --config too")
+    else:
+        verdict = decide(material)
     click.echo(f"release: {'yes' if verdict.released else 'no'}")
     for reason in verdict.reasons:
         click.echo(f"  {console_text(reason.text)}")

@@ -12,9 +12,10 @@ from cuda_matrix.gate import judge, newest_date
 from cuda_matrix.result_files import PLAN_FILE, read_results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from cuda_matrix.config_files import LoadedConfig
     from cuda_matrix.errors import Problem
     from cuda_matrix.gate import GateVerdict
     from cuda_matrix.plan import Plan
@@ -47,3 +48,20 @@ def collect(paths: Iterable[Path]) -> Material:
 def decide(material: Material) -> GateVerdict:
     """Judge on the day of the newest result, so that the same results always give the same answer."""
     return judge(material.plan, material.results, newest_date(material.results), material.plan_problems)
+
+
+def decide_under(
+    material: Material, loaded: LoadedConfig, tier: str | None, globs: Sequence[str]
+) -> tuple[Material, GateVerdict]:
+    """Judge by a configuration: its policy and report options, and its cells, of the part that was to be planned.
+
+    Raises:
+        ConfigurationError: there is no such tier, or a glob names no cell.
+    """
+    from cuda_matrix.demands import demanded, shortfalls, with_reasons
+
+    config, expansion = loaded.config, loaded.expansion
+    reasons = shortfalls(material.plan, config, expansion, demanded(config, expansion, tier, globs))
+    plan = material.plan.model_copy(update={"policy": config.policy, "report": config.report})
+    material = material._replace(plan=plan)
+    return material, with_reasons(decide(material), reasons)

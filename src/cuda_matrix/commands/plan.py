@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, SkippedCell
 
 ROWS_SHOWN = 200  # of the table; a longer one is for machines
+_WHY_WIDTH = 90  # columns of a reason, which is a sentence with its source
 _DIGEST_SHOWN = 19  # characters: `sha256:` and 12 digits, as Docker abbreviates
 
 
@@ -28,6 +31,7 @@ class Options:
     tier: str | None
     offline: bool
     no_skip: bool
+    changed_since: str | None
     form: str
     max_jobs: int
     output: Path | None
@@ -42,6 +46,11 @@ class Options:
 @click.option("--offline", is_flag=True, help="Ask no registry: tags stay unresolved, and the plan says so.")
 @click.option(
     "--no-skip", is_flag=True, help="Run cells that are predicted to fail, whatever policy.skip_predicted says."
+)
+@click.option(
+    "--changed-since",
+    metavar="REV",
+    help="Leave out cells with nothing new since the committed table of this git revision; anything doubtful runs.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "github"]), default="table", show_default=True, help="How."
@@ -59,7 +68,9 @@ def command(**values: Any) -> None:
     """
     from cuda_matrix import config_files, matrix
     from cuda_matrix.commands import foresight
+    from cuda_matrix.commands.admission import admit, without_unchanged
     from cuda_matrix.commands.notices import show_warnings
+    from cuda_matrix.report.escape import console_text
 
     options = Options(**values)
     loaded = config_files.load(options.config)
@@ -73,9 +84,14 @@ def command(**values: Any) -> None:
         asked = foresight.ask_registries({row.ref for row in plan.images.values()}, needed=unresolved)
         plan = matrix.with_digests(plan, foresight.digests(asked))
     plan = foresight.foretold(plan, asked, skip=loaded.config.policy.skip_predicted and not options.no_skip)
+    if options.changed_since is not None:
+        plan, notes = without_unchanged(plan, options.changed_since, datetime.now(timezone.utc))
+        for note in notes:
+            click.echo(f"note: {console_text(note)}", err=True)
+    environment = admit(plan, options.config, os.environ)
     if options.output is not None:
         _write(plan, options.output)
-    click.echo(_shown(plan, options.form))
+    click.echo(_shown(plan, options.form, environment))
 
 
 def _write(plan: Plan, output: Path) -> None:
@@ -88,29 +104,34 @@ def _write(plan: Plan, output: Path) -> None:
         raise ConfigurationError(msg) from error
 
 
-def _shown(plan: Plan, form: str) -> str:
+def _shown(plan: Plan, form: str, environment: str) -> str:
     if form == "json":
         return plan.model_dump_json(indent=2)
     if form == "github":
         from cuda_matrix.lanes import github_matrix
 
-        return json.dumps(github_matrix(plan))
+        return json.dumps(github_matrix(plan, environment))
     return "\n".join(_table(plan))
 
 
 def _table(plan: Plan) -> Iterator[str]:
     from tabulate import tabulate
 
+    from cuda_matrix.commands.foresight import driverless, wrapped
+
     rows = [
         (cell.id, _image(plan.images[cell.image]), f"{cell.lane}", _predicted(cell)) for cell in plan.cells[:ROWS_SHOWN]
     ]
     yield tabulate(rows, headers=("Cell", "Image", "Lane", "Predicted"), disable_numparse=True)
     yield from _more(len(plan.cells))
+    yield from (wrapped(line) for line in driverless(plan))
     if plan.skipped:
         yield ""
         skipped = [(cell.id, _why_not(cell)) for cell in plan.skipped[:ROWS_SHOWN]]
-        yield tabulate(skipped, headers=("Not run", "Why"), disable_numparse=True)
+        yield tabulate(skipped, headers=("Not run", "Why"), disable_numparse=True, maxcolwidths=[None, _WHY_WIDTH])
         yield from _more(len(plan.skipped))
+        rules = {cell.prediction.rule: cell.prediction.source for cell in plan.skipped if cell.prediction}
+        yield from (wrapped(f"rule {rule}: {source}") for rule, source in rules.items())
     yield ""
     runners = _count(len({lane.runner for lane in plan.lanes}), "runner")
     amounts = f"{_count(len(plan.cells), 'cell')} in {_count(len(plan.lanes), 'lane')} on {runners}"
@@ -129,7 +150,7 @@ def _why_not(cell: SkippedCell) -> str:
     from cuda_matrix.report.escape import console_text
 
     said = cell.prediction
-    by = f" (rule {said.rule}: {said.source})" if said else ""
+    by = f" (rule {said.rule})" if said else ""
     return console_text(f"{cell.kind}: {cell.reason}{by}")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FACTS_LIMIT_BYTES = 1 << 20  # of a file of facts
 _NO_FACT = frozenset({"ref", "origins"})
+_OF_NO_USE = frozenset({"mutable_tag", "flavour"})  # no rule asks for them, and they say nothing to an operator
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,13 @@ def facts_of(text: str, reference: Reference, *, offline: bool) -> ImageFacts:
     from cuda_matrix.image_reference import problem_of
     from cuda_matrix.image_tags import facts_given, facts_of_ref
 
-    given = facts_given(_file_text(text) or text)
+    said_in_file = _file_text(text)
+    given = facts_given(said_in_file or text)
     if given is not None:
         return given
+    if said_in_file:
+        msg = f"{text} holds no facts of an image"
+        raise ConfigurationError(msg, hint='write a JSON object, for example {"torch": "2.2.0", "cuda": "12.1"}')
     problem = problem_of(text)
     if problem:
         raise ConfigurationError(problem, hint="or give facts: --image torch=2.2.0,cuda=12.1")
@@ -134,6 +139,9 @@ def _file_text(text: str) -> str:
 
     if not text.endswith(".json"):
         return ""
+    if Path(text).exists() and not Path(text).is_file() and not Path(text).is_dir():
+        msg = f"{text} is no regular file"
+        raise ConfigurationError(msg)
     with Path(text).open("rb") as file:
         data = file.read(FACTS_LIMIT_BYTES + 1)
     if len(data) > FACTS_LIMIT_BYTES:
@@ -185,7 +193,7 @@ def _document(answers: list[Answer]) -> str:
 
 
 def _text(answer: Answer) -> str:
-    from cuda_matrix.commands.foresight import symbol
+    from cuda_matrix.commands.foresight import symbol, wrapped
     from cuda_matrix.report.escape import console_text
 
     said, host = answer.said, answer.host
@@ -193,21 +201,18 @@ def _text(answer: Answer) -> str:
     runner = f" ({answer.runner})" if answer.runner else ""
     cause = f", {said.cause}" if said.cause else ""
     lines = [
-        f"{symbol(said)} {said.verdict}{cause}: {answer.image or 'the image'} on {', '.join(where)}{runner}",
-        f"  {said.explanation}",
-        f"  rule {said.rule}, confidence {said.confidence:.0%}: {said.source}",
+        console_text(
+            f"{symbol(said)} {said.verdict}{cause}: {answer.image or 'the image'} on {', '.join(where)}{runner}"
+        ),
+        wrapped(said.explanation, 2),
+        wrapped(f"rule {said.rule}, confidence {said.confidence:.0%}: {said.source}", 2),
     ]
-    lines += [f"  needs driver {said.needs_driver} or newer"] if said.needs_driver else []
-    lines += [f"  remark: {remark}" for remark in said.remarks]
-    lines += ["  facts used:"] if known_facts(answer.facts) else ["  no fact of the image is known"]
-    for name, fact in known_facts(answer.facts).items():
+    lines += [wrapped(f"needs driver {said.needs_driver} or newer", 2)] if said.needs_driver else []
+    lines += [wrapped(f"remark: {remark}", 2) for remark in said.remarks]
+    known = {name: fact for name, fact in known_facts(answer.facts).items() if name not in _OF_NO_USE}
+    lines += ["  facts used:"] if known else ["  no fact of the image is known"]
+    for name, fact in known.items():
         value = fact["value"] if isinstance(fact["value"], str) else json.dumps(fact["value"])
         origin = f" ({fact['origin']})" if fact["origin"] else ""
-        lines.append(f"    {name} = {value}{origin}")
-    return "\n".join(_line(line, console_text) for line in lines)
-
-
-def _line(line: str, clean: Any) -> str:
-    """Cleaned, with its indentation."""
-    body = line.lstrip(" ")
-    return " " * (len(line) - len(body)) + str(clean(body))
+        lines.append(wrapped(f"{name} = {value}{origin}", 4))
+    return "\n".join(lines)

@@ -63,6 +63,7 @@ def command(**values: Any) -> None:
     foresight.check_driver(options.driver)
     reference = load_reference()
     results, plan = _material(options)
+    plan = _without_machines_themselves(plan, results)
     plan = foresight.foretold(plan, _answers(options, plan), skip=False)
     host = _host(options, plan, results, reference)
     trials = [_trial(result) for result in results if _speaks(result, host, reference)]
@@ -84,6 +85,7 @@ def _material(options: Options) -> tuple[tuple[CellResult, ...], Plan]:
 
     folder = options.results or (DEFAULT_RESULTS if DEFAULT_RESULTS.is_dir() else None)
     found = read_results([folder]) if folder else None
+    foresight.show_unread(found.problems if found else ())
     results = found.results if found else ()
     if options.config is not None or foresight.has_configuration():
         loaded = config_files.load(options.config)
@@ -99,6 +101,21 @@ def _material(options: Options) -> tuple[tuple[CellResult, ...], Plan]:
             msg, hint="give --config PATH or --results DIR; `cuda-matrix init` writes a configuration"
         )
     return results, found.plan
+
+
+def _without_machines_themselves(plan: Plan, results: tuple[CellResult, ...]) -> Plan:
+    """The plan without what only the local engine ran: a machine's own Python is no image that anybody could use."""
+    from cuda_matrix.model import EngineName, image_key
+
+    engines: dict[str, set[EngineName]] = {}
+    for result in results:
+        engines.setdefault(image_key(result.image.id, result.image.variant), set()).add(result.engine)
+    local = {key for key, names in engines.items() if names == {EngineName.LOCAL}}
+    if not local:
+        return plan
+    kept = {key: row for key, row in plan.images.items() if key not in local}
+    cells, lanes = (), ()  # of no use here, and they name the images that go
+    return plan.model_copy(update={"images": kept, "cells": cells, "lanes": lanes, "skipped": ()})
 
 
 def _answers(options: Options, plan: Plan) -> dict[str, Any]:
@@ -136,11 +153,13 @@ def _host(options: Options, plan: Plan, results: tuple[CellResult, ...], referen
         return host.model_copy(update={"driver": options.driver, "driver_cuda": None})
     of_card = [row for row in runners if foresight.is_same_card(host, row.gpu, reference)]
     drivers = [seen.driver for seen in here if foresight.is_same_card(host, seen.gpu, reference)]
-    drivers += [r.facts.driver for r in results if r.runner in {row.id for row in of_card} and not r.simulated]
+    seen_there = [r for r in results if r.runner in {row.id for row in of_card}]
+    drivers += [r.facts.driver for r in seen_there if not r.simulated]
     drivers += [row.driver for row in of_card]
+    drivers += [r.facts.driver for r in seen_there if r.simulated]
     driver = next((driver for driver in (host.driver, *drivers) if driver), None)
     if driver is None:
-        msg = f"which driver? None is known for {host.gpu}"
+        msg = f"which driver? No configuration, no result and no nvidia-smi tells one for {host.gpu}"
         raise ConfigurationError(msg, hint="give --driver, as nvidia-smi shows it, for example --driver 550.54.15")
     return host.model_copy(update={"driver": driver})
 
@@ -154,12 +173,15 @@ def _candidates(plan: Plan) -> list[Candidate]:
 
 
 def _speaks(result: CellResult, host: HostFacts, reference: Reference) -> bool:
-    """Whether a result is of this card, and says yes or no of the image; a machine that failed says neither."""
+    """Whether a result is of this card, and says yes or no of the image; a machine that failed says neither.
+
+    The local engine runs no image at all: what it shows is of the machine's own Python.
+    """
     from cuda_matrix.commands import foresight
     from cuda_matrix.gate import GOOD
-    from cuda_matrix.model import Verdict
+    from cuda_matrix.model import EngineName, Verdict
 
-    if result.verdict not in GOOD | {Verdict.FAIL, Verdict.EXPECTED_FAIL}:
+    if result.engine is EngineName.LOCAL or result.verdict not in GOOD | {Verdict.FAIL, Verdict.EXPECTED_FAIL}:
         return False
     seen = result.facts.device_name or next((gpu.name for gpu in result.facts.gpus), None)
     return foresight.is_same_card(host, seen or result.gpu, reference)
@@ -214,6 +236,7 @@ def _form(choice: Choice) -> dict[str, Any]:
 
 
 def _text(found: Recommendation, host: HostFacts) -> Iterator[str]:
+    from cuda_matrix.commands.foresight import wrapped
     from cuda_matrix.report.escape import console_text
 
     where = console_text(f"{host.gpu}, driver {host.driver}")
@@ -224,25 +247,26 @@ def _text(found: Recommendation, host: HostFacts) -> Iterator[str]:
         yield f"On {where}, no image of this matrix is known to work."
         if found.needs_driver:
             names = [c.image for c in found.unfit if c.prediction.needs_driver == found.needs_driver]
-            yield console_text(f"With driver {found.needs_driver} or newer: {', '.join(names[:SHOWN])}")
+            yield wrapped(f"With driver {found.needs_driver} or newer: {', '.join(names[:SHOWN])}")
     for head, choices in (("Does not fit", found.unfit), ("Not known", found.unknown)):
         if choices:
             yield ""
             yield f"{head}:"
             yield from _listed([_reason(choice) for choice in choices])
+            yield from _sources(choices)
 
 
 def _numbered(lines: list[str]) -> Iterator[str]:
-    from cuda_matrix.report.escape import console_text
+    from cuda_matrix.commands.foresight import wrapped
 
-    yield from (f"  {number}. {console_text(line)}" for number, line in enumerate(lines[:SHOWN], 1))
+    yield from (wrapped(f"{number}. {line}", 2) for number, line in enumerate(lines[:SHOWN], 1))
     yield from _rest(len(lines))
 
 
 def _listed(lines: list[str]) -> Iterator[str]:
-    from cuda_matrix.report.escape import console_text
+    from cuda_matrix.commands.foresight import wrapped
 
-    yield from (f"  {console_text(line)}" for line in lines[:SHOWN])
+    yield from (wrapped(line, 2) for line in lines[:SHOWN])
     yield from _rest(len(lines))
 
 
@@ -258,7 +282,7 @@ def _fits(choice: Choice, host: HostFacts) -> str:
     parts: list[str] = [choice.basis]
     if trial is None:
         said = choice.prediction
-        parts.append(f"{said.explanation} (rule {said.rule})")
+        parts.append(f"{said.explanation.rstrip('.')} (rule {said.rule})")
     else:
         parts += [quantity(trial.images_per_s, "images/s")] if trial.images_per_s else ["no speed"]
         parts += [] if trial.stable else ["not stable"]
@@ -273,5 +297,13 @@ def _reason(choice: Choice) -> str:
         driver = f" on driver {trial.driver}" if trial.driver else ""
         return f"{choice.image}: {choice.basis}: {trial.cause or 'fails'}{driver}"
     needs = f"; needs driver {said.needs_driver} or newer" if said.needs_driver else ""
-    by = f"(rule {said.rule}: {said.source})"
-    return f"{choice.image}: {said.cause or said.verdict}, predicted: {said.explanation} {by}{needs}"
+    why = f"{said.explanation.rstrip('.')} (rule {said.rule}){needs}"
+    return f"{choice.image}: {said.cause or said.verdict}, predicted: {why}"
+
+
+def _sources(choices: tuple[Choice, ...]) -> Iterator[str]:
+    """Each rule that the list names with its source, once."""
+    from cuda_matrix.commands.foresight import wrapped
+
+    rules = {choice.prediction.rule: choice.prediction.source for choice in choices[:SHOWN] if choice.trial is None}
+    yield from (wrapped(f"rule {rule}: {source}", 2) for rule, source in rules.items())

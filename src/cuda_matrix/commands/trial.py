@@ -23,6 +23,9 @@ LIMIT = "90s"
 def run_once(ref: str, gpu: str | None, environ: dict[str, str]) -> CellResult:
     """The result of one cell: the image on this machine's cards, on its CPU where `gpu` is None.
 
+    `ref` must mean an image that the daemon holds, by digest where it has one: a tag is asked of its registry, and
+    pulled where it has moved.
+
     Raises:
         InfrastructureError: the daemon does not answer.
     """

@@ -24,7 +24,7 @@ ROWS_SHOWN = 200  # of one table; the document has all
 _HEADS: dict[Turn, str] = {
     "green": "Turns green",
     "red": "Turns red",
-    "unknown": "Cannot be said",
+    "unknown": "What changes cannot be said",
     "stays": "Stays as it is",
 }
 
@@ -40,16 +40,26 @@ class Question(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One cell: as it is now, and with the other driver where one is asked for. `measured`: its verdict and cause."""
+    """One cell: as it is now, and with the other driver where one is asked for.
+
+    `measured`: its verdict and cause, as a run showed them; `simulated`: no card was asked for that verdict.
+    """
 
     cell: str
     image: str
+    runner: str
     gpu: str | None
     driver: str | None
     before: Prediction
     after: Prediction | None
     turn: Turn | None
     measured: str
+    simulated: bool = False
+
+    @property
+    def shown(self) -> str:
+        """`measured pass`, `simulated pass`; empty where no run showed anything."""
+        return f"{'simulated' if self.simulated else 'measured'} {self.measured}" if self.measured else ""
 
 
 def show(question: Question, reference: Reference, *, as_json: bool) -> None:
@@ -63,7 +73,8 @@ def show(question: Question, reference: Reference, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_document(question, lines), indent=2))
     else:
-        click.echo("\n".join(_table(lines) if question.driver is None else _turns(question.driver, lines)))
+        told = _table(lines, plan) if question.driver is None else _turns(question.driver, lines)
+        click.echo("\n".join(told))
 
 
 def _plan(question: Question, reference: Reference) -> Plan:
@@ -98,10 +109,13 @@ def _plan(question: Question, reference: Reference) -> Plan:
 def _lines(question: Question, plan: Plan, reference: Reference) -> Iterator[Line]:
     from functools import cache
 
+    from cuda_matrix.commands import foresight
     from cuda_matrix.forecast import Machine, machine_of, said_of, turn
     from cuda_matrix.result_files import read_results
 
-    results = {r.cell: r for r in read_results([question.results]).results} if question.results else {}
+    found = read_results([question.results]) if question.results else None
+    foresight.show_unread(found.problems if found else ())
+    results = {result.cell: result for result in found.results} if found else {}
     drivers = _measured_drivers(results)
 
     @cache  # many cells are of one image on machines that do not differ
@@ -116,11 +130,13 @@ def _lines(question: Question, plan: Plan, reference: Reference) -> Iterator[Lin
         now = drivers.get(runner.id, machine.driver)
         before = cell.prediction if now == machine.driver else foretell(cell.image, machine._replace(driver=now))
         after, turned = None, None
-        works, measured = _measured(results.get(cell.id), runner, now)
+        result = results.get(cell.id)
+        works, measured = _measured(result, runner, now)
         if question.driver is not None:
             after = foretell(cell.image, machine._replace(driver=question.driver))
             turned = turn(before, after, works)
-        yield Line(cell.id, cell.image, runner.gpu, now, before, after, turned, measured)
+        simulated = result is not None and result.simulated
+        yield Line(cell.id, cell.image, runner.id, runner.gpu, now, before, after, turned, measured, simulated)
 
 
 def _measured_drivers(results: dict[str, CellResult]) -> dict[str, str]:
@@ -167,7 +183,7 @@ def _document(question: Question, lines: list[Line]) -> dict[str, Any]:
     for line in lines:
         form: dict[str, Any] = {"cell": line.cell, "image": line.image, "gpu": line.gpu, "driver": line.driver}
         if line.measured:
-            form["measured"] = line.measured
+            form |= {"measured": line.measured, "simulated": line.simulated}
         if line.after is None:
             form |= line.before.model_dump(mode="json")
         else:
@@ -179,34 +195,33 @@ def _document(question: Question, lines: list[Line]) -> dict[str, Any]:
     return {"driver": question.driver, "summary": _counts(lines), "cells": cells}
 
 
-def _table(lines: list[Line]) -> Iterator[str]:
+def _table(lines: list[Line], plan: Plan) -> Iterator[str]:
     from tabulate import tabulate
 
-    from cuda_matrix.commands.foresight import said, symbol
-    from cuda_matrix.report.escape import console_text
+    from cuda_matrix.commands.foresight import driverless, said, symbol, wrapped
 
     rows = [
-        (line.cell, line.driver or "–", f"{symbol(line.before)} {said(line.before)}", line.measured or "–")
+        (line.cell, line.driver or "–", f"{symbol(line.before)} {said(line.before)}", line.shown or "–")
         for line in lines[:ROWS_SHOWN]
     ]
-    headers: tuple[str, ...] = ("Cell", "Driver", "Predicted", "Measured")
+    headers: tuple[str, ...] = ("Cell", "Driver", "Predicted", "Shown by a run")
     if not any(line.measured for line in lines):
         rows, headers = [row[:3] for row in rows], headers[:3]  # type: ignore[misc]
     yield tabulate(rows, headers=headers, disable_numparse=True)
     if len(lines) > ROWS_SHOWN:
         yield f"… and {len(lines) - ROWS_SHOWN} more (--json shows all)"
-    for text in dict.fromkeys(
-        f"{line.before.explanation} (rule {line.before.rule})" for line in lines if line.before.fails
-    ):
-        yield f"  {console_text(text)}"
+    known = {line.runner for line in lines if line.driver is not None}  # by the results, if not by the configuration
+    yield from (wrapped(text, 2) for text in driverless(plan, known))
+    reasons = (line.before for line in lines if line.before.fails or (line.before.verdict == "unknown" and line.driver))
+    for text in dict.fromkeys(f"{each.explanation} (rule {each.rule})" for each in reasons):
+        yield wrapped(text, 2)
     fails = sum(line.before.fails for line in lines)
     unknown = sum(line.before.verdict == "unknown" for line in lines)
     yield f"{len(lines)} cells: {sum(line.before.runs for line in lines)} run, {fails} fail, {unknown} unknown"
 
 
 def _turns(driver: str, lines: list[Line]) -> Iterator[str]:
-    from cuda_matrix.commands.foresight import said
-    from cuda_matrix.report.escape import console_text
+    from cuda_matrix.commands.foresight import wrapped
     from cuda_matrix.report.numbers import plural
 
     counts = _counts(lines)
@@ -221,14 +236,37 @@ def _turns(driver: str, lines: list[Line]) -> Iterator[str]:
         if not found:
             continue
         yield f"\n{head}:"
-        for line in found[:ROWS_SHOWN]:
-            assert line.after is not None
-            now = f"{said(line.before)} with {line.driver or 'an unknown driver'}"
-            now += f", measured {line.measured}" if line.measured else ""
-            change = said(line.after) if turned == "stays" else f"{now} → {said(line.after)}"
-            yield f"  {console_text(f'{line.cell}: {change}{_because(line)}')}"
+        yield from (wrapped(f"{line.cell}: {_change(line, driver)}", 2) for line in found[:ROWS_SHOWN])
         if len(found) > ROWS_SHOWN:
             yield f"  … and {len(found) - ROWS_SHOWN} more (--json shows all)"
+    yield from (wrapped(text) for text in _of_unknown_drivers(driver, lines))
+
+
+def _of_unknown_drivers(driver: str, lines: list[Line]) -> Iterator[str]:
+    """Why nothing can be said to change, where nobody knows which driver a runner has today."""
+    for runner in dict.fromkeys(line.runner for line in lines if line.driver is None):
+        own = [line.after for line in lines if line.runner == runner and line.after is not None]
+        runs = f"{sum(after.runs for after in own)} of its {len(own)} cells are predicted to run with {driver}"
+        yield ""
+        yield (
+            f"{runner} has no `driver:`: {runs}, and what that changes cannot be said. Add it to the runner, or give "
+            "--results of a run there."
+        )
+
+
+def _change(line: Line, driver: str) -> str:
+    """What is said with the other driver, and of what it is a change."""
+    from cuda_matrix.commands.foresight import said
+
+    assert line.after is not None
+    after = said(line.after)
+    if line.driver is None:
+        reason = f" ({line.after.explanation})" if not line.after.runs else ""
+        return f"{after} with {driver}{reason}"
+    if line.turn == "stays":
+        return after
+    seen = f", {line.shown}" if line.measured else ""
+    return f"{said(line.before)} with {line.driver}{seen} → {after}{_because(line)}"
 
 
 def _because(line: Line) -> str:
@@ -237,5 +275,6 @@ def _because(line: Line) -> str:
     if after is None or line.turn not in {"red", "unknown"}:
         return ""
     if line.turn == "unknown" and line.measured and "unknown" not in {line.before.verdict, after.verdict}:
-        return " (what was measured is not what the rules foretold, so they cannot say what a driver changes)"
+        shown = "simulated" if line.simulated else "measured"
+        return f" (what was {shown} is not what the rules foretold, so they cannot say what a driver changes)"
     return f" ({(line.before if line.before.verdict == 'unknown' else after).explanation})"

@@ -19,7 +19,7 @@ from cuda_matrix import protocol, result_files
 from cuda_matrix.adapters.console_progress import ConsoleProgress
 from cuda_matrix.adapters.kernel_log import HostKernelLog, Places
 from cuda_matrix.adapters.signals import deferred
-from cuda_matrix.execute import Run, run_cells
+from cuda_matrix.execute import Run, after, run_cells, worth_again
 from cuda_matrix.model import EngineName
 from cuda_matrix.reference import load_reference
 from cuda_matrix.version import __version__
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from cuda_matrix.execute import Engine
     from cuda_matrix.plan import Plan, PlannedCell
+    from cuda_matrix.result import CellResult
 
 
 def new_run_id(environ: Mapping[str, str]) -> str:
@@ -65,7 +66,7 @@ def open_folder(
 def run_and_record(
     engine: Engine, run_id: str, plan: Plan, cells: tuple[PlannedCell, ...], out: Path, attempts: Mapping[str, int]
 ) -> None:
-    """Run cells of a plan; write each result as it comes."""
+    """Run cells of a plan; write each result as it comes. What the machine broke is tried once more, at the end."""
     # On stderr: stdout belongs to results.
     announce = engine.name is not EngineName.SIMULATED
     progress = ConsoleProgress(sys.stderr, len(cells), time.monotonic, announce=announce)
@@ -84,7 +85,21 @@ def run_and_record(
         shield=deferred,
         kernel_log=_kernel_log(engine.name, os.environ),
     )
-    run_cells(run, plan, cells, attempts, lambda result: result_files.write_result(out, result))
+    first: dict[str, CellResult] = {}
+
+    def record(result: CellResult) -> None:
+        first[result.cell] = result
+        result_files.write_result(out, result)
+
+    run_cells(run, plan, cells, attempts, record)
+    again = tuple(cell for cell in cells if engine.name is EngineName.DOCKER and worth_again(first[cell.id]))
+    if not again:
+        return
+    progress.note(f"once more, since the machine or the registry failed: {', '.join(cell.id for cell in again)}")
+    attempts = {cell.id: result_files.set_aside(out, [cell.id])[cell.id] for cell in again}
+    run_cells(
+        run, plan, again, attempts, lambda result: result_files.write_result(out, after(first[result.cell], result))
+    )
 
 
 def _kernel_log(engine: EngineName, environ: Mapping[str, str]) -> HostKernelLog | None:

@@ -5,6 +5,8 @@ Must not know whether it is a terminal: the caller says whether colour is wanted
 
 from __future__ import annotations
 
+import textwrap
+
 from tabulate import tabulate
 
 from cuda_matrix.model import Verdict
@@ -14,6 +16,7 @@ from cuda_matrix.report.view import CellView, Foretold, Performance, ReasonLine,
 from cuda_matrix.report.words import CONTESTED, DRIFT_MEANING, FASTEST_MEANING, INSTEAD_MEANING, PERFORMANCE, WORDS
 
 _WORD = 60
+_WIDTH = 100  # columns of prose; a table is as wide as its cells
 _RED, _GREEN, _YELLOW, _MAGENTA, _BOLD, _RESET = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {
     Verdict.PASS: _GREEN,
@@ -69,22 +72,22 @@ def _compatibility(view: View, *, colour: bool) -> str:
 
 
 def _heading(title: str, details: tuple[str, ...], runner: str) -> list[str]:
-    return [short(console_text(line), 40) for line in (title, " · ".join(details), runner) if line]
+    return [short(console_text(line), 40) for line in (title, *details, runner) if line]
 
 
 def _decision(view: View, yes_or_no: str) -> str:
     rest = console_text(" ".join(view.release))
     if not view.gate_reasons:
         return f"{yes_or_no} {rest}".rstrip()
-    lines = [yes_or_no, *(_reason(reason) for reason in view.gate_reasons), f"  {rest}" if rest else ""]
+    lines = [yes_or_no, *(_reason(reason) for reason in view.gate_reasons), _prose(rest, "  ") if rest else ""]
     return "\n".join(line for line in lines if line)
 
 
 def _reason(reason: ReasonLine) -> str:
-    line = f"  {reason.text}"
+    line = reason.text
     for index, way in enumerate(reason.ways):
         line += f"{', ' if index else ' -> '}{way.image}{f' on {way.runner}' if way.runner else ''}"
-    return "  " + console_text(line)
+    return _prose(console_text(line), "  ")
 
 
 def _legend(view: View) -> str:
@@ -94,7 +97,7 @@ def _legend(view: View) -> str:
     elif view.contested:
         text += f" {CONTESTED}"
     alternatives = any(cell and cell.alternative for row in view.rows for cell in row.cells)
-    return f"{text} ->: {INSTEAD_MEANING}." if alternatives else text
+    return _prose(f"{text} ->: {INSTEAD_MEANING}." if alternatives else text)
 
 
 def _foretold(found: Foretold) -> str:
@@ -103,11 +106,11 @@ def _foretold(found: Foretold) -> str:
         return ""
     head = " ".join(["Predicted and measured:", found.sentence, *found.notes])
     rows = [
-        f"  {row.cell}, {row.kind}: predicted {row.predicted} by rule {row.rule}; measured {row.measured}"
+        f"{row.cell}, {row.kind}: predicted {row.predicted} by rule {row.rule}; measured {row.measured}"
         f"{f'; {row.note}' if row.note else ''}"
         for row in found.rows
     ]
-    return "\n".join([console_text(head), *(f"  {console_text(row)}" for row in rows)])
+    return "\n".join([_prose(console_text(head)), *(_prose(console_text(row), "  ") for row in rows)])
 
 
 def _unchecked(row: Unchecked) -> str:
@@ -123,9 +126,9 @@ def _field(row: Row, cell: CellView | None, *, colour: bool) -> str:
     if lead:
         word = lead if word == WORDS[cell.verdict].word else f"{lead} {word}"
     parts = [word, cell.number + ("*" if cell.bold else ""), *row.own_marks(cell)]
-    parts += [f"-> {console_text(cell.alternative)}"] if cell.alternative else []
-    text = " ".join(part for part in parts if part)
-    return _paint(text, _COLOURS[cell.verdict]) if colour else text
+    lines = [" ".join(part for part in parts if part)]
+    lines += [f"-> {console_text(cell.alternative)}"] if cell.alternative else []
+    return "\n".join(_paint(line, _COLOURS[cell.verdict]) if colour else line for line in lines)
 
 
 def _performance(rows: tuple[Performance, ...]) -> str:
@@ -151,20 +154,36 @@ def _performance(rows: tuple[Performance, ...]) -> str:
 
 
 def _section(section: Section, *, colour: bool) -> str:
-    words = dict.fromkeys((section.verdict.value, console_text(section.word)))
+    words = dict.fromkeys((section.verdict.value, short(console_text(section.word), 80)))
     head = f"{console_text(section.cell)}: {', '.join(words)}"
     lines = [_paint(head, _COLOURS[section.verdict] or _BOLD) if colour else head]
     if section.evidence:
-        lines.append(f"  > {short(console_text(section.evidence), 400)}")
-    lines += [f"  {console_text(text)}" for text in (section.explanation or section.reason, section.note) if text]
-    lines += [f"  {index}. {console_text(step)}" for index, step in enumerate(section.steps, 1)]
+        lines.append(_prose(short(console_text(section.evidence), 400), "  > "))
+    told = (section.explanation or section.reason, section.note)
+    lines += [_prose(console_text(text), "  ", deeper="") for text in told if text]
+    lines += [
+        _prose(f"{index}. {console_text(step)}", "  ", deeper="   ") for index, step in enumerate(section.steps, 1)
+    ]
     if section.repro:
         lines.append(f"  $ {console_text(section.repro)}")
     return "\n".join(lines)
 
 
 def _list(title: str, lines: list[str]) -> str:
-    return "\n".join([f"{title}:", *(f"  {line}" for line in lines)]) if lines else ""
+    return "\n".join([f"{title}:", *(_prose(line, "  ") for line in lines)]) if lines else ""
+
+
+def _prose(text: str, indent: str = "", *, deeper: str = "  ") -> str:
+    """Broken at blanks, its further lines indented `deeper` than the first; `> ` stands before each line."""
+    quoted = indent if indent.endswith("> ") else indent + deeper * bool(indent)
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=quoted,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _paint(text: str, colour: str) -> str:

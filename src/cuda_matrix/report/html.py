@@ -11,6 +11,7 @@ import hashlib
 from markupsafe import Markup
 
 from cuda_matrix.report import words
+from cuda_matrix.report.drawings import drawn
 from cuda_matrix.report.templating import html_environment
 from cuda_matrix.report.view import View
 from cuda_matrix.report.words import CPU, WORDS
@@ -19,6 +20,7 @@ from cuda_matrix.report.words import CPU, WORDS
 def render_html(view: View) -> str:
     """The page. Ends with a newline."""
     environment = html_environment()
+    environment.filters["drawn"] = drawn
     style = environment.get_template("report.css").render()
     script = environment.get_template("report.js").render()
     return environment.get_template("report.html.j2").render(

@@ -94,7 +94,7 @@ class ForetellingForm(Frozen):
     """A cell that was not as predicted."""
 
     cell: str
-    kind: str = Field(description="miss, right verdict other cause, not foretold")
+    kind: str = Field(description="miss; right verdict, other cause; not foretold")
     predicted: str
     rule: str
     source: str

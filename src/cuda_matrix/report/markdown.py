@@ -1,4 +1,4 @@
-"""Owns the Markdown report: GitHub's dialect, for a file, a job summary or (`render_brief`) a comment.
+"""Owns the Markdown report: GitHub's dialect, for a file or a job summary. What is shorter is `brief`'s.
 
 Must not know what the figures mean, only how they are written.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cuda_matrix.model import Verdict
 from cuda_matrix.report import mermaid, words
 from cuda_matrix.report.escape import Markdown, fence, link, markdown, short, table_code
-from cuda_matrix.report.numbers import NONE
+from cuda_matrix.report.numbers import NONE, plural
 from cuda_matrix.report.templating import markdown_environment
 from cuda_matrix.report.view import CellView, Column, Performance, Provenance, Row, Section, Unchecked, View
 from cuda_matrix.report.words import INSTEAD
@@ -19,36 +20,42 @@ from cuda_matrix.report.words import INSTEAD
 _BLANK_LINES = re.compile(r"\n{3,}")
 _TEXT = 160  # characters of one field: a table stays a table, the section holds the whole
 _WORD = 80
+_NOTHING = Markdown("")
+_UNBOUNDED = 1 << 30  # of what a whole report lists
 
 
-def render_markdown(view: View) -> str:
-    """The whole report. Ends with a newline."""
-    return _render("report.md.j2", view, sections="")
+def render_markdown(view: View, news: Markdown = _NOTHING) -> str:
+    """The whole report. Ends with a newline. `news` is a paragraph after the head."""
+    return _whole(view, "", charts=mermaid.CHARTS, with_head=True, news=news)
 
 
-def render_brief(view: View) -> str:
-    """The first screen: headline, decision, the rows that are not all good. Links lead to the page, if there is one."""
-    return _render("brief.md.j2", view, sections=view.links.page or None)
+def render_body(view: View, sections: str | None) -> str:
+    """The whole report without its head, which somebody else shows, and without charts, which nobody draws there."""
+    return _whole(view, sections, charts=0, with_head=False, news=_NOTHING)
 
 
-def _render(template: str, view: View, sections: str | None) -> str:
-    made = markdown_environment().get_template(template)
-    not_green = [row for row in view.rows if any(cell and cell.verdict is not Verdict.PASS for cell in row.cells)]
-    text = made.render(
-        view=view,
-        compatibility=_compatibility(view, view.rows, sections),
-        not_green=_compatibility(view, not_green, sections) if not_green else "",
-        green_rows=len(view.rows) - len(not_green),
+def _whole(view: View, sections: str | None, *, charts: int, **more: Any) -> str:
+    return rendered(
+        "report.md.j2",
+        view,
+        **more,
+        compatibility=compatibility(view, view.rows, sections),
         performance=_performance(view.performance),
         provenance=_provenance(view.provenance),
-        legend=_legend(view),
         checks=_checks,
         way=_way,
-        with_chart={section.anchor for section in _ways(view)[: mermaid.CHARTS]},
+        with_chart={section.anchor for section in _ways(view)[:charts]},
         unchecked=_unchecked(view.unchecked),
         words=words,
     )
-    return _BLANK_LINES.sub("\n\n", text).rstrip("\n") + "\n"
+
+
+def rendered(template: str, view: View, **more: Any) -> str:
+    """One of our templates, filled; several blank lines become one. Values are escaped unless they are Markdown."""
+    basis = {"level": Markdown("#"), "most": _UNBOUNDED, "reason_limit": _UNBOUNDED, "sha": "", "plural": plural}
+    context = {**basis, "view": view, "legend": _legend(view), **more}
+    text = markdown_environment().get_template(template).render(context)
+    return _BLANK_LINES.sub("\n\n", text).strip("\n") + "\n"
 
 
 def _table(header: Sequence[str], align: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
@@ -57,7 +64,11 @@ def _table(header: Sequence[str], align: Sequence[str], rows: Iterable[Sequence[
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
-def _compatibility(view: View, rows: Iterable[Row], sections: str | None) -> Markdown:
+def compatibility(view: View, rows: Iterable[Row], sections: str | None) -> Markdown:
+    """The table of images and runners, with some of its rows.
+
+    `sections` is the address of the page with what the fields link to: empty for the same page, None for nowhere.
+    """
     header = ["Image", *(_heading(column) for column in view.columns)]
     body = [[_image(row), *(_field(row, cell, sections) for cell in row.cells)] for row in rows]
     return _table(header, ["---", *(":-:" for _ in view.columns)], body)
@@ -73,7 +84,6 @@ def _image(row: Row) -> Markdown:
 
 
 def _field(row: Row, cell: CellView | None, sections: str | None) -> Markdown:
-    """`sections` is the address of what the table links to: empty for the same page, None for nowhere."""
     if cell is None:
         return Markdown(NONE)
     number = f"**{cell.number}**" if cell.bold and cell.number else cell.number

@@ -178,7 +178,7 @@ class Unchecked:
 
 @dataclass(frozen=True)
 class Foretelling:
-    """One cell whose prediction is worth a line. `kind`: miss, other-cause, not-foretold. `note`: judged by what."""
+    """One cell whose prediction is worth a line. `kind`: a word of foretold.KINDS. `note`: judged by what."""
 
     cell: str
     runner: str

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cuda_matrix.model import EngineName
 from cuda_matrix.reference import load_drivers, load_tree
 from cuda_matrix.report.view import Way, WayStep
 from cuda_matrix.tree import path_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cuda_matrix.result import CellResult
     from cuda_matrix.tree import Basis, Path, Step, Tree
 
@@ -26,13 +29,13 @@ HOW: dict[Basis, str] = {
 
 def way_of_result(result: CellResult) -> Way:
     """The way of one cell."""
-    tree = load_tree()
+    tree = load_tree().local if result.engine is EngineName.LOCAL else load_tree()
     return way(path_of(tree, result, load_drivers()), tree)
 
 
-def way(path: Path, tree: Tree) -> Way:
-    """The same path, in words."""
-    steps = tuple(_step(step, tree) for step in path.steps)
+def way(path: Path, tree: Tree, how: Mapping[Basis, str] = HOW) -> Way:
+    """The same path, in words. `how`: why an answer stands."""
+    steps = tuple(_step(step, tree, how) for step in path.steps)
     if path.leaf is not None:
         named = path.leaf.title + (f": {path.cause}" if path.cause in path.leaf.causes else "")
         return Way(steps=steps, end=named, found=True, leaf=path.leaf.id, do=path.leaf.do)
@@ -44,7 +47,7 @@ def way(path: Path, tree: Tree) -> Way:
     return Way(steps=steps, end=end, found=False)
 
 
-def _step(step: Step, tree: Tree) -> WayStep:
+def _step(step: Step, tree: Tree, how: Mapping[Basis, str]) -> WayStep:
     taken = step.node.answers.get(step.answer)
     others = tuple(
         (answer, _title(tree, to))
@@ -55,7 +58,7 @@ def _step(step: Step, tree: Tree) -> WayStep:
         node=step.node.id,
         question=step.node.question,
         answer=step.answer,
-        how=HOW[step.basis],
+        how=how[step.basis],
         evidence=step.evidence,
         bad=step.bad,
         others=others,

@@ -1,0 +1,85 @@
+"""Owns what a configuration demands of a plan that somebody else made: which of its cells are missing or asked less.
+
+Pure. A plan says itself which cells it holds, what they ask and what was left out; where a fork made it, none of that
+decides. Must not know how a plan is judged otherwise (gate) or where both come from (commands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from cuda_matrix.config import Config
+from cuda_matrix.gate import GateReason, GateVerdict
+from cuda_matrix.globs import matches
+from cuda_matrix.matrix import Cell, Expansion, select, tier_globs
+from cuda_matrix.plan import Plan
+
+_SHOWN = 8  # cells that one sentence lists
+
+
+def demanded(config: Config, expansion: Expansion, tier: str | None, globs: Sequence[str]) -> tuple[Cell, ...]:
+    """The cells that the configuration requires, of all or of the part that was to be planned.
+
+    Raises:
+        ConfigurationError: there is no such tier, or a glob names no cell.
+    """
+    cells: Sequence[Cell] = expansion.cells
+    for chosen in (tier_globs(config, tier) if tier is not None else (), globs):
+        if chosen:
+            cells = select(cells, chosen, expansion.skipped)
+    return tuple(cell for cell in cells if any(matches(cell.id, glob) for glob in config.policy.required))
+
+
+def shortfalls(plan: Plan, config: Config, expansion: Expansion, cells: Iterable[Cell]) -> tuple[GateReason, ...]:
+    """Why this plan does not answer what the configuration demands; empty where it does.
+
+    A cell may be left out as unchanged, and as predicted to fail where the policy allows that; never as excluded,
+    since these cells are those that the configuration does not exclude.
+    """
+    planned = {cell.id for cell in plan.cells}
+    accepted = {"unchanged", "predicted"} if config.policy.skip_predicted else {"unchanged"}
+    planned |= {cell.id for cell in plan.skipped if cell.kind in accepted}
+    cells = tuple(cells)
+    missing = tuple(cell.id for cell in cells if cell.id not in planned)
+    here = [cell for cell in cells if cell.id in planned]
+    return (*_missing(missing), *_others(plan, config, expansion, here))
+
+
+def with_reasons(verdict: GateVerdict, reasons: Sequence[GateReason]) -> GateVerdict:
+    """The decision with further reasons against a release."""
+    if not reasons:
+        return verdict
+    return replace(verdict, released=False, reasons=(*reasons, *verdict.reasons))
+
+
+def _missing(cells: tuple[str, ...]) -> Iterator[GateReason]:
+    if cells:
+        text = f"required by the configuration, but not in the plan: {_listed(cells)}"
+        yield GateReason(f"{text} (if only a part was to be planned, say which with --tier or --select)", cells)
+
+
+def _others(plan: Plan, config: Config, expansion: Expansion, cells: Sequence[Cell]) -> Iterator[GateReason]:
+    """What the plan asks otherwise than the configuration."""
+    for name in ("payload", "container"):
+        if cells and getattr(plan, name) != getattr(config, name):
+            yield GateReason(f"the plan was made with another `{name}:` than the configuration has")
+    for key in dict.fromkeys(cell.image for cell in cells):
+        row, configured = plan.images.get(key), expansion.images[key]
+        names = [name for name in ("ref", "env", "expect") if getattr(row, name, None) != getattr(configured, name)]
+        if configured.digest and row is not None and row.digest != configured.digest:
+            names.append("digest")
+        if names:
+            which = tuple(cell.id for cell in cells if cell.image == key)
+            yield GateReason(
+                f"the plan has another {', '.join(names)} of the image {key} than the configuration", which
+            )
+    for name in dict.fromkeys(cell.runner for cell in cells):
+        machine = plan.runners.get(name)
+        if machine is None or machine.gpu != expansion.runners[name].gpu:
+            which = tuple(cell.id for cell in cells if cell.runner == name)
+            yield GateReason(f"the plan has another card of the runner {name} than the configuration", which)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" … ({len(names)})" if len(names) > _SHOWN else "")
