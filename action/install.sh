@@ -3,6 +3,8 @@
 # without a usable Python gets the project's image instead, built once per content. Nothing of the runner's own Python
 # is changed, and nothing lands on PATH.
 set -euo pipefail
+# Of no use to pip, to a build of a package or of an image (as in launch.sh, whose `python` would be found here).
+unset GITHUB_TOKEN GH_TOKEN INPUT_TOKEN CUDA_MATRIX_TOKEN ACTIONS_RUNTIME_TOKEN ACTIONS_ID_TOKEN_REQUEST_TOKEN
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lock="$root/requirements.lock"

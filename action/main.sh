@@ -5,22 +5,21 @@
 set -euo pipefail
 # shellcheck source=action/launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+# shellcheck source=action/part.sh
+. "$(dirname "${BASH_SOURCE[0]}")/part.sh"
 withhold_tokens
 [ -z "${CUDA_MATRIX_DOCKER_CONFIG:-}" ] || export DOCKER_CONFIG=$CUDA_MATRIX_DOCKER_CONFIG
 
 selection=()
 [ -z "${INPUT_CONFIG:-}" ] || selection+=(--config "$INPUT_CONFIG")
-[ -z "${INPUT_TIER:-}" ] || selection+=(--tier "$INPUT_TIER")
-while IFS= read -r glob; do
-  [ -z "$glob" ] || selection+=(--select "$glob")
-done <<<"${INPUT_SELECT:-}"
+selection+=("${part[@]}")
 [ -z "${INPUT_CHANGED_SINCE:-}" ] || selection+=(--changed-since "$INPUT_CHANGED_SINCE")
 selection+=(--max-jobs "${INPUT_MAX_JOBS:-256}")
 
 plan() {
   local options=("${selection[@]}" --format github --output "$INPUT_PLAN") matrix lanes
   [ "${INPUT_OFFLINE:-false}" != true ] || options+=(--offline)
-  mkdir -p "$(dirname "$INPUT_PLAN")"
+  mkdir -p -- "$(dirname -- "$INPUT_PLAN")"
   matrix=$(cuda_matrix plan "${options[@]}")
   lanes=$(printf '%s' "$matrix" | python -c 'import json, sys; print(len(json.load(sys.stdin)["include"]))')
   output matrix "$matrix"
@@ -43,10 +42,9 @@ run() {
 }
 
 report() { # exit code of the run before it
-  cuda_matrix report --out "$INPUT_REPORT" -- "$INPUT_RESULTS"
+  cuda_matrix report --out "$INPUT_REPORT" -- "$INPUT_RESULTS" || return # `set -e` does not hold inside `||`
   output report "$INPUT_REPORT"
-  local status=0 judged=()
-  [ -z "${INPUT_CONFIG:-}" ] || judged=(--config "$INPUT_CONFIG")
+  local status=0
   cuda_matrix gate "${judged[@]}" -- "$INPUT_RESULTS" || status=$?
   case "$status:${1:-0}" in
     0:0) output verdict yes ;;

@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source=action/launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+# shellcheck source=action/part.sh
+. "$(dirname "${BASH_SOURCE[0]}")/part.sh"
 token=${INPUT_TOKEN:-}
 withhold_tokens
 export GITHUB_TOKEN=$token # for the processes of this script alone
@@ -15,8 +17,7 @@ fi
 
 boolean comment "${INPUT_COMMENT:-true}"
 boolean check "${INPUT_CHECK:-true}"
-options=(--results "$INPUT_RESULTS")
-[ -z "${INPUT_CONFIG:-}" ] || options+=(--config "$INPUT_CONFIG")
+options=(--results "$INPUT_RESULTS" "${judged[@]}")
 [ "${INPUT_COMMENT:-true}" = true ] || options+=(--no-comment)
 [ "${INPUT_CHECK:-true}" = true ] || options+=(--no-check)
 case "${INPUT_COMMIT:-}" in

@@ -48,11 +48,12 @@ def released(folder: Path) -> Path:
 
 
 def commit_all(folder: Path) -> str:
-    """A new repository with one commit of everything; its id."""
+    """A new repository with one commit of everything, older than any result of its files; its id."""
+    environ = {**os.environ, "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
     shutil.rmtree(folder / ".git", ignore_errors=True)
     name = ["-c", "user.name=dana", "-c", "user.email=dana@example.org", "-c", "init.defaultBranch=main"]
     for arguments in (["init", "--quiet"], ["add", "--all"], [*name, "commit", "--quiet", "--message", "all"]):
-        subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["git", *name, *arguments], cwd=folder, check=True, capture_output=True, env=environ)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True)
     return head.stdout.strip()
 

@@ -133,6 +133,72 @@ def test_all_is_green_when_everything_is(tmp_path: Path) -> None:
     assert (done.returncode, outputs["verdict"]) == (0, "yes")
 
 
+def test_what_was_planned_of_a_configuration_is_what_is_judged_by_it(tmp_path: Path) -> None:
+    given = {"mode": "all", "offline": "true", "engine": "simulated", "config": "cuda-matrix.yml"}
+    done, outputs, _ = action(tmp_path, select="*@rtx3090", **given)
+    assert (done.returncode, outputs["verdict"]) == (0, "yes"), done.stdout
+    done, outputs, _ = action(tmp_path, mode="report", config="cuda-matrix.yml")
+    assert (done.returncode, outputs["verdict"]) == (1, "no"), "the artifact's word for what was asked is not enough"
+    assert "not in the plan" in done.stdout
+
+
+def test_the_report_that_cannot_be_written_fails_the_job(tmp_path: Path) -> None:
+    """Bash forgets `set -e` in what stands before `||`."""
+    (tmp_path / "cuda-matrix-report").write_text("a file where the folder should be")
+    done, outputs, _ = action(tmp_path, mode="all", offline="true", engine="simulated", select="*@rtx3090")
+    assert done.returncode not in {0, 1}
+    assert outputs.get("verdict") != "yes"
+
+
+def test_publishing_judges_by_the_configuration_and_the_part_that_was_planned(tmp_path: Path) -> None:
+    spy = tmp_path / "python"
+    spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/said\n')
+    spy.chmod(0o755)
+    environ = {**DEFAULTS, "PATH": os.environ["PATH"], "HOME": str(tmp_path), "CUDA_MATRIX_PYTHON": str(spy)}
+    environ |= {"INPUT_MODE": "report", "INPUT_TOKEN": "ghs_secret"}
+    assert script("publish.sh", environ, tmp_path).returncode == 0
+    assert "--config" not in (said := (tmp_path / "said").read_text().splitlines())
+    assert not any("ghs_secret" in argument for argument in said)
+    part = {"INPUT_CONFIG": "matrix", "INPUT_TIER": "pull request", "INPUT_SELECT": "*@a\n\n$(touch forged)"}
+    assert script("publish.sh", {**environ, **part}, tmp_path).returncode == 0
+    said = (tmp_path / "said").read_text().splitlines()
+    wanted = ["--config", "matrix", "--tier", "pull request", "--select", "*@a", "--select", "$(touch forged)"]
+    assert said[said.index("--config") :][: len(wanted)] == wanted
+    assert said[-2:] == ["--", "cuda-matrix-report"]
+    assert not (tmp_path / "forged").exists()
+
+
+def test_a_configuration_of_a_fork_commands_no_runner_while_it_is_planned(tmp_path: Path) -> None:
+    evil = r"\n::add-mask::x\n##[error]EVIL\n::set-output name=matrix::EVIL\n"
+    for text in (
+        f'{{version: 1, "{evil}": 1}}',
+        f'{{version: 1, images: [{{id: "{evil}", ref: "{evil}"}}], runners: {{"{evil}": {{labels: ["{evil}"]}}}}}}',
+        FLEET.replace("RTX 3090", f'"{evil}"'),
+        FLEET + f'policy: {{required: ["{evil}"]}}\n',
+        f'version: 1\n::add-mask::x\n"{evil}',
+    ):
+        (tmp_path / "evil.yml").write_text(text)
+        done, outputs, _ = action(
+            tmp_path, mode="plan", offline="true", config="evil.yml", extra={"GITHUB_ACTIONS": "true"}
+        )
+        said = (done.stdout + done.stderr).splitlines()
+        said = [line for line in said if not line.startswith(("::error file=", "::warning file="))]  # ours, escaped
+        obeyed = [line for line in said if line.lstrip().startswith("::") or "##[" in line]
+        assert obeyed == [], text
+        assert set(outputs) <= {"matrix", "lanes", "plan"}
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("mode", ["Plan", "reprot", "", "all "])
+def test_a_mode_that_is_misspelt(tmp_path: Path, mode: str) -> None:
+    """GitHub's `==` does not mind capitals, so that a step may be reached with them."""
+    (tmp_path / "cuda-matrix.yml").write_text(FLEET)
+    environ = {**DEFAULTS, "PATH": os.environ["PATH"], "HOME": str(tmp_path), "CUDA_MATRIX_PYTHON": sys.executable}
+    for step in ([], ["plan"]):
+        done = script("main.sh", {**environ, "INPUT_MODE": mode}, tmp_path, *step)
+        assert (done.returncode, done.stdout) == (2, "::error::mode must be plan, run, report or all\n")
+
+
 def test_what_cells_print_cannot_command_the_runner(tmp_path: Path) -> None:
     action(tmp_path, mode="plan", offline="true")
     done, *_ = action(tmp_path, mode="run", engine="simulated")
@@ -331,6 +397,18 @@ def test_without_python_the_image_is_built_once_and_said(tmp_path: Path) -> None
     assert re.fullmatch(r"image=cuda-matrix-action:[0-9a-f]{20}", tags[0])
     builds = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("build")]
     assert builds == [f"build --quiet --tag {tags[0].removeprefix('image=')} {ROOT}"]
+
+
+def test_no_token_reaches_what_is_installed(tmp_path: Path) -> None:
+    environ = bare_runner(tmp_path, docker=True)
+    python = tmp_path / "bin/python3"
+    python.write_text(f"#!/bin/sh\nenv >>{tmp_path}/seen\nexit 1\n")
+    python.chmod(0o755)
+    tokens = dict.fromkeys(("GITHUB_TOKEN", "GH_TOKEN", "ACTIONS_RUNTIME_TOKEN"), "ghs_secret")
+    assert script("install.sh", {**environ, **tokens}, tmp_path).returncode == 0
+    seen = (tmp_path / "seen").read_text()
+    assert f"HOME={tmp_path}" in seen
+    assert "ghs_secret" not in seen
 
 
 @pytest.mark.parametrize("version", ["sys.exit(1)", "import ensurepip_is_missing"])

@@ -230,6 +230,66 @@ def test_what_somebody_wrote_into_the_ledger_is_said_and_replaced(github_bed: Gi
     assert set(figures(github_bed.files()).values()) == {300}
 
 
+def test_a_head_that_was_moved_by_force_keeps_what_is_there_then(github_bed: GithubBed) -> None:
+    forge = github_bed.forge()
+    root = github_bed.head()
+    commit_back(forge, MAIN, record(1), Waits().pace())
+    done = github_bed.commits()
+
+    def reset() -> None:
+        body = {"sha": root, "force": True}
+        github_bed.ask("PATCH", github_bed.here("/git/refs/heads/main"), body)
+        github_bed.push({"somebody": "else"})
+
+    github_bed.proxy.faults.append(Fault("POST", "/git/commits$", then=reset))
+    commit_back(forge, MAIN, record(2, CELLS[:1], minutes=1), Waits().pace())
+    assert github_bed.files()["somebody"] == b"else"
+    assert len(github_bed.commits()) == len(done) + 1  # root, somebody's, ours
+    assert set(figures(github_bed.files())) == {CELLS[0]}  # what was thrown away is not brought back
+
+
+def test_a_branch_that_goes_meanwhile(github_bed: GithubBed) -> None:
+    forge = github_bed.forge()
+    github_bed.push({"a": "b"}, "topic")
+
+    def delete() -> None:
+        github_bed.ask("DELETE", github_bed.here("/git/refs/heads/topic"))
+
+    github_bed.proxy.faults.append(Fault("POST", "/git/commits$", then=delete))
+    with pytest.raises(ForgeError, match="there is no branch topic"):
+        commit_back(forge, Target("topic", "reports"), record(1), Waits().pace())
+    assert forge.head("topic") is None
+    own = Target("data", "reports", is_own=True)
+    commit_back(forge, own, record(1), Waits().pace())
+
+    def delete_data() -> None:
+        github_bed.ask("DELETE", github_bed.here("/git/refs/heads/data"))
+
+    github_bed.proxy.faults.append(Fault("POST", "/git/commits$", then=delete_data))
+    done = commit_back(forge, own, record(2, minutes=1), Waits().pace())
+    assert (done.how, forge.head("data")) == ("committed", done.commit)
+
+
+def test_a_ledger_of_fifty_megabytes_is_not_read_and_that_is_said(github_bed: GithubBed) -> None:
+    github_bed.push({"reports/results.jsonl": "x" * (50 << 20), "ünï/çødé ☃.txt": "kept"})
+    done = commit_back(github_bed.forge(), MAIN, record(1), Waits().pace())
+    assert "reports/results.jsonl there is larger than 32 MiB" in done.notes[0]
+    assert "ünï/çødé ☃.txt" in github_bed.files()
+
+
+@pytest.mark.parametrize("line", [1, 3])
+def test_what_a_later_version_published_is_not_replaced(github_bed: GithubBed, line: int) -> None:
+    forge = github_bed.forge()
+    commit_back(forge, MAIN, record(1), Waits().pace())
+    lines = github_bed.files()["reports/results.jsonl"].decode().splitlines(keepends=True)
+    lines[line - 1] = lines[line - 1].replace('_version":1', '_version":2', 1)
+    github_bed.push({"reports/results.jsonl": "".join(lines)})
+    before = github_bed.files()
+    with pytest.raises(ForgeError, match=rf"later version of cuda-matrix .*results.jsonl:{line}:.*update"):
+        commit_back(forge, MAIN, record(2, minutes=1), Waits().pace())
+    assert github_bed.files() == before
+
+
 def test_history_that_is_there_is_never_edited(github_bed: GithubBed) -> None:
     forge = github_bed.forge()
     commit_back(forge, MAIN, record(1), Waits().pace())

@@ -125,13 +125,31 @@ def test_the_folder_of_the_report_has_one_spelling(written: str, meant: str) -> 
     assert ReportOptions(dir=written).dir == meant
 
 
-@pytest.mark.parametrize("folder", ["/etc", "..", "a/../../b", ".git/x", ".github/workflows", ".", "a\nb", "a\\b", ""])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "/etc",
+        "..",
+        "a/../../b",
+        ".git/x",
+        ".github/workflows",
+        ".",
+        "a\nb",
+        "a\\b",
+        "",
+        "docs/.git",
+        ".github ",
+        ".GIT./x",
+    ],
+)
 def test_a_report_outside_of_its_folder_is_refused(folder: str) -> None:
     with pytest.raises(ValidationError):
         ReportOptions(dir=folder)
 
 
-@pytest.mark.parametrize("branch", ["a..b", "/a", "a/", "a.lock", "a//b", "a b", "-a", "a~1", "a^", "a:b", "refs/../x"])
+@pytest.mark.parametrize(
+    "branch", ["a..b", "/a", "a/", "a.lock", "a//b", "a b", "-a", "a~1", "a^", "a:b", "refs/../x", "refs/heads/x"]
+)
 def test_a_branch_that_git_would_not_have_is_refused(branch: str) -> None:
     assert ReportOptions(branch="gpu/reports-1.x").branch == "gpu/reports-1.x"
     with pytest.raises(ValidationError):

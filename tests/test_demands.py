@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from builders import make_image, make_plan, make_result, make_runner
+from builders import DIGEST, make_image, make_plan, make_result, make_runner
 from cuda_matrix.config import Config, ContainerOptions, PayloadOptions, Policy
-from cuda_matrix.demands import demanded, shortfalls, with_reasons
+from cuda_matrix.demands import demanded, shortfalls, unvouched, with_reasons
 from cuda_matrix.errors import ConfigurationError
 from cuda_matrix.gate import judge
 from cuda_matrix.matrix import expand
+from cuda_matrix.model import Verdict
 from cuda_matrix.plan import Plan
+from cuda_matrix.result import CellResult
 
 CONFIG: dict[str, Any] = {
     "version": 1,
@@ -71,16 +73,24 @@ def test_a_part_that_was_to_be_planned() -> None:
 def test_a_plan_that_asks_something_else(change: dict[str, Any], words: str) -> None:
     (text,) = short(WHOLE.model_copy(update=change))
     assert words in text
-    assert short(WHOLE.model_copy(update=change), policy={"required": ["b@rtx4090"]}) == (
-        [] if "image a" in words else [text]
-    )
+    of_b = short(WHOLE.model_copy(update=change), policy={"required": ["b@rtx4090"]})
+    assert bool(of_b) is ("image a" not in words)
 
 
 def test_a_pinned_image_is_that_one() -> None:
     pin = "sha256:" + "77" * 32
     images = [{"id": "a", "ref": f"example.org/a@{pin}"}]
     plan = make_plan(images=(make_image("a", ref=f"example.org/a@{pin}"),))
-    assert short(plan, images=images) == ["the plan has another digest of the image a than the configuration"]
+    assert short(plan, images=images) == [
+        "the plan has another digest of the image a than the configuration: a@rtx4090"
+    ]
+
+
+def test_a_cell_may_not_be_of_an_image_beside_the_right_one() -> None:
+    rows = {**WHOLE.images, "other": make_image("a", ref="example.org/harmless:1")}
+    cells = (WHOLE.cells[0].model_copy(update={"image": "other"}), WHOLE.cells[1])
+    plan = Plan.model_validate(WHOLE.model_copy(update={"images": rows, "cells": cells}).model_dump())
+    assert short(plan) == ["the plan has another ref of the image other than the configuration: a@rtx4090"]
 
 
 def test_a_shortfall_is_a_no() -> None:
@@ -92,3 +102,21 @@ def test_a_shortfall_is_a_no() -> None:
     reasons = shortfalls(plan, config, expansion, demanded(config, expansion, None, ()))
     assert not with_reasons(verdict, reasons).released
     assert with_reasons(verdict, ()) == verdict
+
+
+def test_unchanged_is_believed_only_where_the_published_table_says_so() -> None:
+    plan = make_plan(images=("a", "b"), skipped=(("b", "rtx4090", "unchanged", "I say so"),))
+    cells = demanded(Config.model_validate(CONFIG), expand(Config.model_validate(CONFIG)), None, ())
+    good = make_result("b@rtx4090")
+
+    def believed(*published: CellResult, digest: str | None = DIGEST) -> bool:
+        skipped = (plan.skipped[0].model_copy(update={"digest": digest}),)
+        return unvouched(plan.model_copy(update={"skipped": skipped}), cells, published) == ()
+
+    assert believed(good)
+    assert not believed()
+    assert not believed(good, digest=None)
+    assert not believed(good, digest="sha256:" + "00" * 32)
+    assert not believed(make_result("b@rtx4090", Verdict.FAIL))
+    assert not believed(make_result("a@rtx4090"))
+    assert unvouched(plan, [cell for cell in cells if cell.image == "a"], ()) == ()

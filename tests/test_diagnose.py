@@ -569,6 +569,9 @@ RUNC_MOUNT = (
         # What is compiled needs the toolkit, not its libraries.
         ("OSError: CUDA_HOME environment variable is not set.", "cuda-lib-missing", "devel", "runtime or cudnn"),
         ("RuntimeError: /bin/sh: 1: nvcc: not found", "cuda-lib-missing", "devel", "runtime or cudnn"),
+        ("RuntimeError: CUDA_HOME is not set, cannot compile", "cuda-lib-missing", "devel", "runtime or cudnn"),
+        ("OSError: CUDA_HOME does not exist", "cuda-lib-missing", "devel", "runtime or cudnn"),
+        ("CMake Error: Failed to find nvcc.", "cuda-lib-missing", "devel", "runtime or cudnn"),
         ("x.cu:3:10: fatal error: cuda_runtime.h: No such file", "cuda-lib-missing", "devel", "runtime or cudnn"),
         (
             "ImportError: libcublas.so.12: cannot open shared object file",
@@ -606,6 +609,8 @@ RUNC_MOUNT = (
         ),
         ("no kernel image is available for execution", "arch-no-kernel", "TORCH_CUDA_ARCH_LIST", "sdpa"),
         ("unknown flag: --gpus", "toolkit-missing", "docker version", "nvidia-ctk"),
+        ("flag provided but not defined: --gpus", "toolkit-missing", "docker version", "nvidia-ctk"),
+        ("FlashAttention-3 only supports Hopper GPUs", "arch-no-kernel", "sdpa", "TORCH_CUDA_ARCH_LIST"),
         (
             "0/5 nodes are available: 5 Insufficient nvidia.com/gpu.",
             "device-id-invalid",

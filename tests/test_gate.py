@@ -348,3 +348,20 @@ def test_coverage_counts_unchanged_cells_and_not_the_excluded_or_foretold() -> N
 def test_coverage_of_no_runner_is_no_coverage() -> None:
     verdict = judge(make_plan(policy=Policy(coverage={"rtx5*": 1})), [make_result(CELL)], TODAY)
     assert texts(verdict) == ["policy.coverage: 'rtx5*' matches no runner of the plan"]
+
+
+def test_a_part_of_the_matrix_is_judged_for_its_own_runners() -> None:
+    policy = Policy(coverage={"a800": 1, "rtx4090": "100%"})
+    part = make_plan(policy=policy).model_copy(update={"matrix_cells": 2})
+    assert judge(part, [make_result(CELL)], TODAY).released
+    assert not judge(part, [make_result(CELL, Verdict.HOST_FAILED)], TODAY).released
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("predicted", "predicted to fail"), ("unchanged", "since its last accepted")]
+)
+def test_required_cells_that_nobody_ran_are_named(kind: str, words: str) -> None:
+    plan = make_plan(images=("good", "other"), skipped=(("other", "rtx4090", kind, "x"),))
+    verdict = judge(plan, [make_result(CELL)], TODAY)
+    assert verdict.released
+    assert [note.cells for note in verdict.notes if words in note.text] == [("other@rtx4090",)]

@@ -58,7 +58,14 @@ def test_what_is_said(tmp_path: Path, said: str, code: int, told: str) -> None:
 def test_an_interrupt_is_one_line_without_pip_s_traceback(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     body = f"trap 'echo Traceback >&2; exit 2' INT\n: > {ready}\nwhile :; do sleep 0.05; done"
-    with subprocess.Popen(pip(tmp_path, body), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # A shell's background job ignores Ctrl-C, and so do its children: this one must not, wherever the tests run.
+    with subprocess.Popen(
+        pip(tmp_path, body),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread here
+    ) as process:
         deadline = time.monotonic() + 20
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -350,3 +350,19 @@ def test_lanes_are_taken_from_the_runner_with_most(wanted: dict[str, int], max_j
     assert all(1 <= counts[name] <= wanted[name] for name in wanted)
     reduced = [counts[name] for name in wanted if counts[name] < wanted[name]]
     assert all(max(counts.values()) - count <= 1 for count in reduced)
+
+
+def test_coverage_of_runners_that_are_not_there() -> None:
+    values = {**CONFIG_FOR_COVERAGE, "policy": {"coverage": {"rtx4091": "100%", "a800": 99, "*": 1}}}
+    found = matrix.expand(Config.model_validate(values)).problems
+    assert [(finding.path, finding.message) for finding in found] == [
+        (("policy", "coverage", "rtx4091"), "'rtx4091' matches no runner; did you mean 'rtx4090'?"),
+        (("policy", "coverage", "a800"), "asks for 99 cells of a runner that has 1"),
+    ]
+
+
+CONFIG_FOR_COVERAGE = {
+    "version": 1,
+    "images": [{"id": "a", "ref": "example.org/a:1"}],
+    "runners": {name: {"labels": [name]} for name in ("rtx4090", "a800")},
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,7 @@ from cuda_matrix.plan import Plan
 from cuda_matrix.publish import Edges, Judged, Occasion, Said, Wanted, check_identity, give_up, publish, start
 from cuda_matrix.result import CellResult
 from github_bed import GithubBed
-from github_proxy import Fault
+from github_proxy import Fault, lost_answer, rate_limited, secondary_limit
 
 IMAGES, RUNNERS = ("torch2.4", "torch2.5"), ("left", "right")
 RUN_URL = "https://github.com/acme/images/actions/runs/77"
@@ -169,6 +170,36 @@ def test_after_a_fork_the_pull_request_is_found_through_the_api(github_bed: Gith
     assert said["comment"].state == "left out"
 
 
+def test_after_another_workflow_only_merged_code_is_committed(github_bed: GithubBed) -> None:
+    """What ran before may have been a pull request that is closed by now: then none has this commit at its head."""
+    later = push(github_bed, event="workflow_run", after="pull_request")
+    said, _ = go(github_bed.forge(), judged(), later, Wanted(commit=True, check=False))
+    assert said["commit"].text == "results of code that is not merged are not committed"
+    topic = replace(later, after="push", ref="refs/heads/nowhere")
+    said, _ = go(github_bed.forge(), judged(), topic, Wanted(commit=True, check=False))
+    assert (said["commit"].state, said["commit"].text) == ("failed", "there is no branch nowhere")
+    said, _ = go(github_bed.forge(), judged(), replace(later, after="push"), Wanted(check=False))
+    assert said["commit"].state == "left out"
+    said, _ = go(github_bed.forge(), judged(), replace(later, after="push"), Wanted(commit=True, check=False))
+    assert said["commit"].state == "done"
+
+
+def test_a_comment_on_a_pull_request_leaves_no_check_at_another_commit(github_bed: GithubBed) -> None:
+    number = github_bed.pull()
+    event = push(github_bed, event="issue_comment", pull=number, head_sha="", head_repository="", from_fork=True)
+    said, _ = go(github_bed.forge(), judged(bad=("torch2.5@left",)), event, Wanted(commit=True))
+    assert (said["check"].state, said["commit"].state, said["comment"].state) == ("left out", "left out", "done")
+    assert start(github_bed.forge(), ReportOptions(), event, 3).state == "left out"
+    assert give_up(github_bed.forge(), ReportOptions(), event, "why").state == "left out"
+
+
+def test_a_base_that_a_later_version_published_costs_the_comparison_alone(github_bed: GithubBed) -> None:
+    github_bed.push({"reports/results.jsonl": '{"ledger_version": 2}\n'})
+    said, _ = go(github_bed.forge(), judged(), pull_request(github_bed))
+    assert said["base"].state == "left out"
+    assert "later version" in said["base"].text
+
+
 def test_github_out_of_reach_costs_no_other_part(github_bed: GithubBed) -> None:
     occasion = pull_request(github_bed)
     github_bed.proxy.faults.append(Fault("GET", "/git/ref/", 500, times=999))
@@ -182,6 +213,37 @@ def test_github_out_of_reach_costs_no_other_part(github_bed: GithubBed) -> None:
         "comment": "done",
     }
     assert len(written) == 1
+
+
+def _shape(path: str) -> str:
+    """A request's path without its numbers, as a pattern."""
+    return re.sub(r"/(?:[0-9a-f]{40}|\d+)(?=/|$)", "/(?:[0-9a-f]{40}|[0-9]+)", path.partition("/acme/")[2]) + "$"
+
+
+def test_whatever_a_request_runs_into_everything_lands_once(github_bed: GithubBed) -> None:
+    """Each write is done and its answer lost, one after another; then every request is refused once for its rate."""
+    proxy = github_bed.proxy
+    occasion = pull_request(github_bed)
+    assert occasion.pull is not None
+    go(github_bed.forge(), judged(), push(github_bed))
+    go(github_bed.forge(), judged(bad=("torch2.4@left",)), occasion)
+    shapes = list(dict.fromkeys((one.method, _shape(one.path)) for one in proxy.sent if "/acme/" in one.path))
+    lost = [[lost_answer(*shape, status=status)] for shape in shapes if shape[0] != "GET" for status in (502, 0)]
+    assert len(lost) >= 10
+    refused = [[rate_limited(*shape) for shape in shapes], [secondary_limit(*shape) for shape in shapes]]
+    for number, faults in enumerate([*lost, *refused], 1000):
+        commits = len(github_bed.commits())
+        proxy.faults[:] = faults
+        run = {"run_id": str(number), "attempt": "1"}
+        said, _ = go(github_bed.forge(), judged(speed=number, minutes=number), push(github_bed, **run))
+        failing = judged(bad=("torch2.4@left",), speed=number + 0.5)
+        told, _ = go(github_bed.forge(), failing, replace(occasion, **run))
+        assert said["commit"].state == "done", (faults, said)
+        assert {one.state for one in (*said.values(), *told.values())} <= {"done", "left out", "unchanged"}, faults
+        assert len(github_bed.commits()) == commits + 1, faults
+        assert len(github_bed.comments(occasion.pull)) == 1, faults
+        checks = [one for one in github_bed.check_runs(occasion.head_sha) if one["external_id"].endswith(f":{number}")]
+        assert [one["status"] for one in checks] == ["completed"], faults
 
 
 def test_a_bug_in_one_part_is_raised_when_the_others_are_done(

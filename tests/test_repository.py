@@ -55,8 +55,11 @@ STEPS = [step for step in ACTION["runs"]["steps"] if "action/" in step["run"]]
 
 
 def script_of(step: dict[str, str]) -> str:
-    [name] = re.findall(r"action/[a-z]+\.sh", step["run"])
-    return (ROOT / name).read_text(encoding="utf-8")
+    """The script of a step, and what it sources."""
+    [name] = re.findall(r"action/([a-z]+\.sh)", step["run"])
+    text = (ROOT / "action" / name).read_text(encoding="utf-8")
+    sourced = re.findall(r'^\. ".*/([a-z]+\.sh)"$', text, re.MULTILINE)
+    return "\n".join([text, *((ROOT / "action" / each).read_text(encoding="utf-8") for each in sourced)])
 
 
 def test_every_input_reaches_a_script_by_environment_alone() -> None:
@@ -74,7 +77,9 @@ def test_a_script_reads_what_its_step_passes_and_nothing_else(step: dict[str, st
 
 
 def test_every_output_is_written_by_the_script() -> None:
-    written = set(re.findall(r"\boutput ([a-z]+) ", "".join(script_of(step) for step in STEPS)))
+    written = set(
+        re.findall(r"^(?: *|.*\) )output ([a-z]+) ", "\n".join(script_of(step) for step in STEPS), re.MULTILINE)
+    )
     assert written - {"config"} == set(ACTION["outputs"])  # `config` goes from one step to the next
 
 
@@ -113,6 +118,61 @@ def test_every_input_and_secret_of_the_workflow_is_used() -> None:
     text = (ROOT / ".github/workflows/matrix.yml").read_text(encoding="utf-8").partition("\njobs:\n")[2]
     assert set(re.findall(r"inputs\.([a-z-]+)", text)) == set(CALL["inputs"])
     assert set(re.findall(r"secrets\.([a-z-]+)", text)) == set(CALL["secrets"])
+
+
+def steps_of(job: str, action: str) -> list[dict[str, str]]:
+    """What a job of the workflow gives to its uses of one action."""
+    return [step["with"] for step in WORKFLOW["jobs"][job]["steps"] if action in step.get("uses", "")]
+
+
+def test_results_are_those_of_the_plan_that_asked_for_them() -> None:
+    """An artifact outlives its attempt: with an earlier one's lanes, a lane that died would look good."""
+    attempt = "${{ inputs.name }}-${{ github.run_attempt }}"
+    said = WORKFLOW["jobs"]["plan"]["outputs"]
+    assert said["prefix"] == attempt
+    assert said["artifacts"] == f"{attempt}-{{plan,lane-*}}"
+    assert [step["name"] for step in steps_of("plan", "upload-artifact")] == [f"{attempt}-plan"]
+    prefix = "${{ needs.plan.outputs.prefix }}"  # of the attempt that planned, also where only failed jobs run again
+    assert [step["name"] for step in steps_of("run", "download-artifact")] == [f"{prefix}-plan"]
+    assert [step["name"] for step in steps_of("run", "upload-artifact")] == [f"{prefix}-lane-${{{{ matrix.lane }}}}"]
+    [asked] = [step["pattern"] for step in steps_of("report", "download-artifact")]
+    assert asked == "${{ needs.plan.outputs.artifacts || 'none' }}"
+    assert CALL["outputs"]["artifacts"]["value"] == "${{ jobs.plan.outputs.artifacts }}"
+
+
+def jobs_that_judge() -> list[tuple[str, dict[str, str], bool]]:
+    """Workflow, what it gives to the action, whether its job checks the repository out: every `report` and `all`."""
+    found = []
+    for path in [ROOT / ".github/workflows/matrix.yml", *sorted((ROOT / "workflows").glob("*.yml"))]:
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            steps = job.get("steps", ())
+            checked_out = any("actions/checkout@" in step.get("uses", "") for step in steps)
+            given = [step["with"] for step in steps if step.get("uses", "").startswith("org/cuda-matrix@")]
+            found += [(path.name, one, checked_out) for one in given if one["mode"] in {"report", "all"}]
+    return found
+
+
+def test_a_configuration_is_named_only_where_there_is_one() -> None:
+    """Exit 2 otherwise: in matrix.yml nothing is checked out for the report, whatever the caller's `config` is."""
+    assert {name for name, *_ in jobs_that_judge()} == {
+        "matrix.yml",
+        "fork-safe.yml",
+        "release.yml",
+        "single-machine.yml",
+    }
+    for name, given, checked_out in jobs_that_judge():
+        assert checked_out or "config" not in given, name
+
+
+def test_no_artifact_says_which_tags_are_given_or_what_a_fork_had_to_show() -> None:
+    by_name = {name: given for name, given, _ in jobs_that_judge()}
+    assert by_name["release.yml"]["promote"] is True
+    assert by_name["release.yml"]["config"] == "matrix"
+    assert by_name["fork-safe.yml"]["config"] == "matrix"
+    asked = yaml.safe_load((ROOT / "workflows/pull-request.yml").read_text(encoding="utf-8"))
+    planned = asked["jobs"]["gpu-matrix"]["with"]
+    assert by_name["fork-safe.yml"].get("tier") == planned.get("tier"), "else the rest of the matrix is missed"
+    assert by_name["fork-safe.yml"].get("select") == planned.get("select")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.yml")), ids=lambda path: path.name)

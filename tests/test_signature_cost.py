@@ -15,7 +15,7 @@ from regex_lab import has_endless_gap, hostile
 PATTERNS = Signs(load_reference().catalogue).patterns
 SHORT, LONG = 500, 2_000  # characters; LONG is what a diagnosis looks at (diagnose.LINE_LIMIT)
 LONG_LIMIT_S = 0.02
-NOISE_S = 0.002
+NOISE_S = 0.003
 GROWTH = 8  # of the time, for four times the length: linear is 4, quadratic 16
 
 

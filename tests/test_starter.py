@@ -57,12 +57,12 @@ def is_example(line: str) -> bool:
 
 
 def test_the_workflow_is_the_documented_one() -> None:
-    ours = yaml.safe_load(starter_files()[".github/workflows/gpu-matrix.yml"])
+    ours = yaml.safe_load(starter_files()[".github/workflows/gpu-matrix-nightly.yml"])
     assert ours == yaml.safe_load((ROOT / "workflows/nightly.yml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
-    "there", ["matrix/runners.yml", "matrix/mine.yaml", "cuda-matrix.yml", ".github/workflows/gpu-matrix.yml"]
+    "there", ["matrix/runners.yml", "matrix/mine.yaml", "cuda-matrix.yml", ".github/workflows/gpu-matrix-nightly.yml"]
 )
 def test_nothing_is_overwritten_or_half_written(tmp_path: Path, there: str) -> None:
     (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)

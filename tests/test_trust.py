@@ -21,6 +21,15 @@ OURS = [("a800", ("self-hosted", "a800"))]
         (("linux", "x64"), False),
         (("my-ubuntu-24.04",), False),
         ((), False),
+        (("ubuntu-24.04-arm",), True),
+        (("windows-2025-vs2026",), True),
+        (("macos-latest-xlarge",), True),
+        (("ubuntu-slim",), True),
+        (("ubuntu-gpu",), False),  # these may be anything: a runner of ours has the labels that we give it
+        (("ubuntu-22.04-a100",), False),
+        (("windows-box",), False),
+        (("ubuntu-latest", "gpu"), False),
+        (("ubuntu-latest", "ubuntu-22.04"), False),
     ],
 )
 def test_only_githubs_own_labels_are_throw_away_machines(labels: tuple[str, ...], hosted: bool) -> None:
@@ -33,6 +42,11 @@ def test_our_own_branches_run() -> None:
 
 def test_a_fork_runs_on_throw_away_machines() -> None:
     assert refusal(FORK, [("cpu", ("ubuntu-24.04",))], None) == ""
+
+
+def test_an_enterprise_server_lends_no_machines() -> None:
+    enterprise = Trigger("pull_request", from_fork=True, has_hosted=False)
+    assert "cpu may be" in refusal(enterprise, [("cpu", ("ubuntu-24.04",))], None)
 
 
 def test_a_fork_never_reaches_our_machines_unasked() -> None:

@@ -80,6 +80,7 @@ def test_failure(line: str, speaks: bool) -> None:
         ("// returns CUDA_ERROR_NO_DEVICE", True),
         ("When the card is lost, nvidia-smi says GPU is lost.", True),
         ("When I start it, CUDA out of memory.", False),
+        ("When another model is deployed, the process before still holds memory.", False),
     ],
 )
 def test_mention(line: str, mention: bool) -> None:

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from cuda_matrix.gate import utc
 from cuda_matrix.globs import matches, may_meet
@@ -97,12 +98,17 @@ def touched(image: PlannedImage, files: Iterable[str]) -> str:
 
     A name that ends in `/` is a folder of which nobody knows what changed in it: a submodule.
     """
-    return next((file for file in files if any(_covers(glob, file) for glob in image.paths)), "")
+    return _touched(image.paths, tuple(files))
+
+
+@lru_cache(maxsize=1024)  # an image has a cell on every runner, and is asked about twice for each
+def _touched(globs: tuple[str, ...], files: tuple[str, ...]) -> str:
+    plain = [_plain(glob) for glob in globs]
+    return next((file for file in files if any(_covers(glob, file) for glob in plain)), "")
 
 
 def _covers(glob: str, file: str) -> bool:
     """`dir/**` covers everything below `dir`; `*` stops nowhere, so that a wide glob errs on the side of running."""
-    glob = _plain(glob)
     if file.endswith("/"):
         return may_meet(f"{file}*", glob) or may_meet(f"{file}*", f"{glob}/*") or _covers(glob, file.rstrip("/"))
     return matches(file, glob) or matches(file, f"{glob}/*")

@@ -128,7 +128,12 @@ def git_blob(content: bytes, like: str = "") -> str:
 
 
 def read_ledger(forge: Forge, tree: Mapping[str, TreeEntry], folder: str) -> tuple[Ledger | None, tuple[str, ...]]:
-    """The ledger in a tree, and what of it could not be read; None where there is none. Raises ForgeError, NewerLedger."""
+    """The ledger in a tree, and what of it could not be read; None where there is none.
+
+    Raises:
+        NewerLedger: A later version of this program wrote it.
+        ForgeError: GitHub gave no answer that can be used.
+    """
     path = f"{folder}/{LEDGER_FILE}"
     entry = tree.get(path)
     if entry is None:

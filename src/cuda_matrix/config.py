@@ -81,7 +81,8 @@ def _folder(value: str) -> str:
     """A path below the repository's root, in one spelling."""
     parts = [part for part in value.split("/") if part not in {"", "."}]
     is_bad = value.startswith("/") or not parts or any(not _FOLDER.fullmatch(part) or part == ".." for part in parts)
-    if is_bad or parts[0].lower() in {".git", ".github"}:
+    plain = [part.lower().rstrip(" .") for part in parts]  # as Windows would read them
+    if is_bad or plain[0] == ".github" or ".git" in plain:
         msg = f"{value!r} cannot be the report's folder: write a path below the repository's root, such as docs/reports"
         raise ValueError(msg)
     return "/".join(parts)
@@ -89,7 +90,11 @@ def _folder(value: str) -> str:
 
 def _branch(value: str) -> str:
     """What `git check-ref-format --branch` takes, without its rarer characters."""
-    if not _BRANCH.fullmatch(value) or re.search(r"\.\.|//|/\.|\./|\.lock(/|$)|[./]$", value):
+    if (
+        not _BRANCH.fullmatch(value)
+        or value.startswith("refs/")
+        or re.search(r"\.\.|//|/\.|\./|\.lock(/|$)|[./]$", value)
+    ):
         msg = f"{value!r} cannot be a branch: write for example matrix-reports"
         raise ValueError(msg)
     return value
@@ -153,7 +158,7 @@ class Variant(Frozen):
 
 
 class Image(Frozen):
-    """One image, or a family of them: `{axis}` in `id`, `ref`, `expect` and `release` is replaced by the axis' values."""
+    """One image, or a family: `{axis}` in `id`, `ref`, `expect` and `release` is replaced by the axis' values."""
 
     id: NonEmpty = Field(description="Name in reports and commands; may hold {axis} placeholders.")
     ref: NonEmpty = Field(description="Image reference: name:tag or name@sha256:…; may hold {axis} placeholders.")

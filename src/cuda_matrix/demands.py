@@ -13,8 +13,11 @@ from cuda_matrix.config import Config
 from cuda_matrix.gate import GateReason, GateVerdict
 from cuda_matrix.globs import matches
 from cuda_matrix.matrix import Cell, Expansion, select, tier_globs
+from cuda_matrix.model import Verdict
 from cuda_matrix.plan import Plan
+from cuda_matrix.result import CellResult
 
+_ACCEPTED = frozenset({Verdict.PASS, Verdict.WARN})
 _SHOWN = 8  # cells that one sentence lists
 
 
@@ -34,8 +37,8 @@ def demanded(config: Config, expansion: Expansion, tier: str | None, globs: Sequ
 def shortfalls(plan: Plan, config: Config, expansion: Expansion, cells: Iterable[Cell]) -> tuple[GateReason, ...]:
     """Why this plan does not answer what the configuration demands; empty where it does.
 
-    A cell may be left out as unchanged, and as predicted to fail where the policy allows that; never as excluded,
-    since these cells are those that the configuration does not exclude.
+    A cell may be left out as unchanged (`unvouched` looks at those), and as predicted to fail where the policy allows
+    that; never as excluded, since these cells are those that the configuration does not exclude.
     """
     planned = {cell.id for cell in plan.cells}
     accepted = {"unchanged", "predicted"} if config.policy.skip_predicted else {"unchanged"}
@@ -44,6 +47,18 @@ def shortfalls(plan: Plan, config: Config, expansion: Expansion, cells: Iterable
     missing = tuple(cell.id for cell in cells if cell.id not in planned)
     here = [cell for cell in cells if cell.id in planned]
     return (*_missing(missing), *_others(plan, config, expansion, here))
+
+
+def unvouched(plan: Plan, cells: Iterable[Cell], published: Iterable[CellResult]) -> tuple[GateReason, ...]:
+    """Required cells that the plan left out as unchanged although no published result is good with that digest."""
+    good = {(result.cell, result.image.digest) for result in published if result.verdict in _ACCEPTED}
+    asked = {cell.id for cell in cells}
+    left_out = [cell for cell in plan.skipped if cell.kind == "unchanged" and cell.id in asked]
+    found = tuple(cell.id for cell in left_out if cell.digest is None or (cell.id, cell.digest) not in good)
+    if not found:
+        return ()
+    text = f"left out as unchanged, but the table in this checkout holds no such good result: {_listed(found)}"
+    return (GateReason(text, found),)
 
 
 def with_reasons(verdict: GateVerdict, reasons: Sequence[GateReason]) -> GateVerdict:
@@ -64,21 +79,24 @@ def _others(plan: Plan, config: Config, expansion: Expansion, cells: Sequence[Ce
     for name in ("payload", "container"):
         if cells and getattr(plan, name) != getattr(config, name):
             yield GateReason(f"the plan was made with another `{name}:` than the configuration has")
-    for key in dict.fromkeys(cell.image for cell in cells):
-        row, configured = plan.images.get(key), expansion.images[key]
-        names = [name for name in ("ref", "env", "expect") if getattr(row, name, None) != getattr(configured, name)]
-        if configured.digest and row is not None and row.digest != configured.digest:
-            names.append("digest")
+    # The plan's own word says of which image and machine its cell is: an id alone proves nothing.
+    demands = {cell.id: (expansion.images[cell.image], expansion.runners[cell.runner]) for cell in cells}
+    found: dict[str, list[str]] = {}
+    named = [(cell.id, cell.image, cell.runner) for cell in plan.cells]
+    named += [(cell.id, cell.image, cell.runner) for cell in plan.skipped]
+    for name, image, column in named:
+        if name not in demands:
+            continue
+        row, machine = plan.images[image], plan.runners[column]
+        configured, runner = demands[name]
+        names = [what for what in ("ref", "env", "expect") if getattr(row, what) != getattr(configured, what)]
+        names += ["digest"] if configured.digest and row.digest != configured.digest else []
         if names:
-            which = tuple(cell.id for cell in cells if cell.image == key)
-            yield GateReason(
-                f"the plan has another {', '.join(names)} of the image {key} than the configuration", which
-            )
-    for name in dict.fromkeys(cell.runner for cell in cells):
-        machine = plan.runners.get(name)
-        if machine is None or machine.gpu != expansion.runners[name].gpu:
-            which = tuple(cell.id for cell in cells if cell.runner == name)
-            yield GateReason(f"the plan has another card of the runner {name} than the configuration", which)
+            found.setdefault(f"another {', '.join(names)} of the image {image}", []).append(name)
+        if machine.gpu != runner.gpu:
+            found.setdefault(f"another card of the runner {column}", []).append(name)
+    for what, which in found.items():
+        yield GateReason(f"the plan has {what} than the configuration: {_listed(which)}", tuple(which))
 
 
 def _listed(names: Sequence[str]) -> str:

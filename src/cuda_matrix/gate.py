@@ -263,12 +263,13 @@ def _coverage_reasons(plan: Plan, cells: Iterable[Judgement]) -> list[GateReason
     asked = [judged for judged in cells if judged.skip_kind != "excluded"]
     for glob, least in plan.policy.coverage.items():
         runners = [runner for runner in plan.runners if matches(runner, glob)]
-        if not runners:
+        if not runners and not selected(plan):  # of a part, the other runners are not judged
             reasons.append(GateReason(f"policy.coverage: {glob!r} matches no runner of the plan"))
         for runner in runners:
             here = [judged for judged in asked if judged.runner == runner]
             count = sum(judged.verdict in _ANSWERS or judged.skip_kind == "unchanged" for judged in here)
             need = least if isinstance(least, int) else ceil(len(here) * int(least.rstrip(" %")) / 100)
+            need = min(need, len(here)) if selected(plan) else need
             if count < need:
                 without = tuple(judged.cell for judged in here if judged.verdict not in _ANSWERS)
                 said = f"{count:,} of {len(here):,} cells have an answer, policy.coverage asks for {least}"
@@ -326,7 +327,7 @@ def _stale_entries(cells: Iterable[Judgement]) -> tuple[GateReason, ...]:
 
 
 def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
-    notes = _foretold_notes(cells)
+    notes = _not_run_notes(cells)
     for judged in cells:
         if _blocks(judged) and not judged.required:
             cause = f" ({judged.cause})" if judged.cause else ""
@@ -335,17 +336,18 @@ def _notes(cells: Iterable[Judgement]) -> list[GateReason]:
     return notes
 
 
-def _foretold_notes(cells: Iterable[Judgement]) -> list[GateReason]:
-    """Required cells that nobody ran because of a prediction: the policy lets them through, never in silence."""
-    names = [judged.cell for judged in cells if judged.required and judged.skip_kind == "predicted"]
-    if not names:
-        return []
-    which = (
-        "required cell was not run, because it is"
-        if len(names) == 1
-        else "required cells were not run, because they are"
-    )
-    return [GateReason(f"{len(names):,} {which} predicted to fail: {', '.join(names)}", tuple(names))]
+def _not_run_notes(cells: Iterable[Judgement]) -> list[GateReason]:
+    """Required cells that nobody ran, since foretold or unchanged: the policy lets them through, never in silence."""
+    notes = []
+    for kind, one, many in (
+        ("predicted", "because it is predicted to fail", "because they are predicted to fail"),
+        ("unchanged", "unchanged since its last accepted result", "unchanged since their last accepted results"),
+    ):
+        names = [judged.cell for judged in cells if judged.required and judged.skip_kind == kind]
+        if names:
+            which = f"required cell was not run, {one}" if len(names) == 1 else f"required cells were not run, {many}"
+            notes.append(GateReason(f"{len(names):,} {which}: {', '.join(names)}", tuple(names)))
+    return notes
 
 
 def _strays(plan: Plan, found: Mapping[str, CellResult]) -> list[GateReason]:

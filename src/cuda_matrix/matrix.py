@@ -375,6 +375,17 @@ def _whole_findings(config: Config, expansion: Expansion, unseen: Unseen, doubts
         else:
             yield Finding(path, f"{glob!r} matches no cell{_near_cell(glob, images, config.runners)}")
 
+    for glob, least in config.policy.coverage.items():
+        if unseen.cell(f"*@{glob}"):
+            continue
+        here = [runner for runner in config.runners if matches(runner, glob)]
+        most = min((sum(cell.runner == runner for cell in expansion.cells) for runner in here), default=0)
+        if not here:
+            text = f"{glob!r} matches no runner{nearest(glob, config.runners)}"
+            yield Finding(("policy", "coverage", glob), text, key=True)
+        elif isinstance(least, int) and least > most:
+            yield Finding(("policy", "coverage", glob), f"asks for {least} cells of a runner that has {most}")
+
 
 def _policy_globs(config: Config) -> Iterator[tuple[tuple[Any, ...], str]]:
     for tier, globs in config.policy.tiers.items():

@@ -92,6 +92,9 @@ class Edges:
     pace: Pace
 
 
+_NO_COMMIT = Said("check", "left out", "the event does not say which commit was tested")
+
+
 def publish(forge: Forge, judged: Judged, occasion: Occasion, wanted: Wanted, edges: Edges) -> tuple[Said, ...]:
     """Publish every part that is wanted and allowed; what became of each, which `edges.tell` hears at once.
 
@@ -117,6 +120,8 @@ def start(forge: Forge, options: ReportOptions, occasion: Occasion, cells: int) 
     """The check run before the first cell runs: who looks sees that something is under way."""
 
     def act() -> Said:
+        if not occasion.head_sha:
+            return _NO_COMMIT
         name, key = check_identity(options, occasion)
         report = CheckReport(f"{cells:,} cells to run", "The results follow when every lane has ended.")
         forge.start_check(name, occasion.head_sha, key, occasion.run_url, report)
@@ -125,14 +130,32 @@ def start(forge: Forge, options: ReportOptions, occasion: Occasion, cells: int) 
     return _guarded("check", act)
 
 
+_APPROVE = (
+    "The run of this pull request left no results. Code of a fork reaches self-hosted runners only after somebody with "
+    "write access has approved it, as `policy.forks` of the base branch says: in an environment with reviewers, or by "
+    "a label. The log of that run says more."
+)
+
+
 def give_up(forge: Forge, options: ReportOptions, occasion: Occasion, why: str) -> Said:
-    """End the check run where there is nothing to report: it must never stay in progress, and never look good."""
+    """End the check run where there is nothing to report: it must never stay in progress, and never look good.
+
+    After a fork's run that is most often a plan that was refused: somebody must approve it.
+    """
 
     def act() -> Said:
+        if not occasion.head_sha:
+            return _NO_COMMIT
         name, key = check_identity(options, occasion)
         report = CheckReport("no report", f"There is nothing to report: {markdown(why)}")
-        _finish(forge, name, key, occasion, report, "failure")
-        return Said("check", "done", "completed as failure")
+        conclusion: Conclusion = "failure"
+        if occasion.from_fork:
+            report, conclusion = (
+                CheckReport("nothing ran: a fork's code waits for approval", _APPROVE),
+                "action_required",
+            )
+        _finish(forge, name, key, occasion, report, conclusion)
+        return Said("check", "done", f"completed as {conclusion}")
 
     return _guarded("check", act)
 
@@ -195,6 +218,9 @@ class _Work:
             if found is None:
                 return Said("base", "left out", "no open pull request has this commit at its head")
             self._pull, base_ref = found.number, found.base_ref
+        elif not base_ref:  # a comment's event names the pull request alone
+            named = self._forge.pull(self._pull)
+            base_ref = named.base_ref if named else ""
         branch = self._options.branch or base_ref
         head = self._forge.head(branch) if branch else None
         tree = self._forge.tree(head) if head else {}
@@ -223,6 +249,8 @@ class _Work:
         return Said("summary", "left out", "there is no file for it, or no room in it (GITHUB_STEP_SUMMARY)")
 
     def _check(self) -> Said:
+        if not self._occasion.head_sha:
+            return _NO_COMMIT
         name, key = check_identity(self._options, self._occasion)
         remarks = annotations_of(self._judged.plan, self._judged.gate, self._touched())
         conclusion = check_run.conclusion(self._judged.gate)

@@ -37,7 +37,7 @@ def json_object(data: bytes) -> dict[str, object]:
 
 
 def check_version(document: dict[str, object], key: str, known: int) -> None:
-    """Raises UnreadableError where the document is of a version that this program does not read; NewerError if later."""
+    """Raises UnreadableError where this program does not read that version, NewerError where it is a later one."""
     if key not in document:
         msg = f"has no {key}"
         raise UnreadableError(msg)

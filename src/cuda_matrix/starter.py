@@ -22,7 +22,7 @@ _TEMPLATES = {
     "matrix/images.yml": "matrix/images.yml",
     "matrix/runners.yml": "matrix/runners.yml",
     "matrix/policy.yml": "matrix/policy.yml",
-    ".github/workflows/gpu-matrix.yml": "workflows/gpu-matrix.yml",
+    ".github/workflows/gpu-matrix-nightly.yml": "workflows/gpu-matrix.yml",
 }
 _SCHEMA = "matrix/schema.json"
 _ENTRYPOINT = "entrypoint.sh"

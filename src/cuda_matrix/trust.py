@@ -15,23 +15,30 @@ from dataclasses import dataclass
 from cuda_matrix.config import Forks
 
 # https://docs.github.com/actions/reference/runners/github-hosted-runners
-_HOSTED = re.compile(r"(?:ubuntu|windows|macos)-[a-z0-9.-]+", re.IGNORECASE)
-_SELF_HOSTED = "self-hosted"
+_HOSTED = re.compile(
+    r"(?:ubuntu|windows|macos)-(?:latest|slim|\d+(?:\.\d+)?)(?:-(?:arm|intel|large|xlarge|vs\d+))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """What started the workflow. `label` is the one that was just given (event action `labeled`), else empty."""
+    """What started the workflow. `label` is the one that was just given (event action `labeled`), else empty.
+
+    `has_hosted`: this GitHub lends machines; GitHub Enterprise Server lends none, whatever they are called there.
+    """
 
     event: str
     from_fork: bool
     label: str = ""
+    has_hosted: bool = True
 
 
 def is_hosted(labels: Iterable[str]) -> bool:
-    """Whether `runs-on` labels name a throw-away machine of GitHub. Any other label may be a machine of ours."""
-    lowered = {label.lower() for label in labels}
-    return _SELF_HOSTED not in lowered and any(_HOSTED.fullmatch(label) for label in lowered)
+    """Whether `runs-on` labels name a throw-away machine of GitHub. Any other label may be a machine of ours.
+
+    A machine must have all of the labels, and one of GitHub has no other beside its own.
+    """
+    return [bool(_HOSTED.fullmatch(label)) for label in labels] == [True]
 
 
 def refusal(trigger: Trigger, runners: Iterable[tuple[str, Iterable[str]]], forks: Forks | None) -> str:
@@ -39,7 +46,7 @@ def refusal(trigger: Trigger, runners: Iterable[tuple[str, Iterable[str]]], fork
 
     `forks` must be the policy of the base branch: a fork writes its own files as it likes.
     """
-    ours = [runner for runner, labels in runners if not is_hosted(labels)]
+    ours = [runner for runner, labels in runners if not (trigger.has_hosted and is_hosted(labels))]
     if not trigger.from_fork or not ours:
         return ""
     what = f"the code comes from a fork ({trigger.event}), and {', '.join(ours)} may be machines of your own"

@@ -13,6 +13,7 @@ from pydantic import Field
 from cuda_matrix.cards import same_card
 from cuda_matrix.diagnose import UNKNOWN, Evidence, Fragment, diagnose
 from cuda_matrix.model import CheckStatus, Frozen, Verdict
+from cuda_matrix.particulars import Tables
 from cuda_matrix.result import LIKELY, REMARKS_LIMIT, BenchmarkResult, CheckResult, Diagnosis, Exit, Facts, Log
 from cuda_matrix.tables import Reference
 
@@ -105,7 +106,7 @@ class _Case(NamedTuple):
             hint=hint,
             gpu_requested=self.expectation.gpu_requested,
         )
-        return diagnose(evidence, self.reference.catalogue, self.reference.drivers)
+        return _diagnosed(evidence, self.reference)
 
     def diagnose_or(self, fallback: str, fragments: tuple[Fragment, ...], exit_: Exit) -> Diagnosis:
         """What the texts say, else the cause that the bare event stands for."""
@@ -117,6 +118,11 @@ class _Case(NamedTuple):
             # Nothing stands between the payload and the machine that could have kept its card away.
             diagnosis = diagnosis.model_copy(update={"side": "host"})
         return Judgement(_blame(diagnosis), reason, _remarks(self), diagnosis)
+
+
+def _diagnosed(evidence: Evidence, reference: Reference) -> Diagnosis:
+    tables = Tables(reference.drivers, reference.cards, reference.architectures)
+    return diagnose(evidence, reference.catalogue, reference.drivers, tables)
 
 
 def _blame(diagnosis: Diagnosis) -> Verdict:
@@ -133,7 +139,7 @@ def _launch_failed(failure: LaunchFailure, exit_: Exit, expectation: Expectation
         exit=exit_,
         gpu_requested=expectation.gpu_requested,
     )
-    diagnosis = diagnose(evidence, reference.catalogue, reference.drivers)
+    diagnosis = _diagnosed(evidence, reference)
     verdict = _blame(diagnosis)
     if failure.stage == "pull" and diagnosis.cause == UNKNOWN:
         verdict = Verdict.INCONCLUSIVE  # the image never arrived: nothing is known of it

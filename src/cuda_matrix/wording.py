@@ -73,7 +73,7 @@ _CODE = (
 # Prose that tells of failures: documentation, change logs, names of tests, lines of source code.
 _MENTION = _any(
     *_CODE,
-    r"^when(ever)? (the|a|an|your|/)\S{0,60} .{1,160}(, | you (will )?(get|see) )",
+    r"^when(ever)? (the|an?|your|/\S{0,60}) .{1,160}(, | you (will )?(get|see) )",
     r"\b(is|are) the most (frequent|common)\b|\bwe (study|propose|present)\b",
     r"^this release (supports?|adds?|requires?|drops?)\b|^(system )?(requirements?|prerequisites?)\b ?:",
     # A commit of a log.

@@ -100,6 +100,38 @@ def test_a_workflow_run_speaks_of_the_run_before(tmp_path: Path) -> None:
     assert (run.head_sha, run.head_repository, run.from_fork, run.pull) == (HEAD, "mallory/images", True, None)
 
 
+@pytest.mark.parametrize(
+    ("branch", "ref"), [("topic", "refs/heads/topic"), (None, ""), ("x\ny", ""), ("--force", ""), ("a b", "")]
+)
+def test_a_workflow_run_names_the_branch_and_event_of_the_run_before(tmp_path: Path, branch: Any, ref: str) -> None:
+    before = {"head_sha": HEAD, "head_repository": {"full_name": "acme/images"}, "head_branch": branch, "event": "push"}
+    run = run_of(tmp_path, {"workflow_run": before}, GITHUB_EVENT_NAME="workflow_run")
+    assert (run.ref, run.after, run.from_fork) == (ref, "push", False)
+    assert run_of(tmp_path, {"head_commit": {}}).after == ""
+
+
+def test_a_comment_on_a_pull_request_does_not_say_whose_code_is_checked_out(tmp_path: Path) -> None:
+    issue = {"number": 7, "pull_request": {"url": "x"}}
+    run = run_of(tmp_path, {"issue": issue, "comment": {"body": "/test"}}, GITHUB_EVENT_NAME="issue_comment")
+    assert (run.from_fork, run.pull, run.base_sha, run.head_sha, run.head_repository) == (True, 7, MERGE, "", "")
+    plain = run_of(tmp_path, {"issue": {"number": 7}}, GITHUB_EVENT_NAME="issue_comment")
+    assert (plain.from_fork, plain.pull, plain.head_sha) == (False, None, MERGE)
+
+
+@pytest.mark.parametrize("event", ["push", "schedule", "workflow_dispatch", "repository_dispatch"])
+def test_events_that_propose_nothing(tmp_path: Path, event: str) -> None:
+    content = {"action": "x", "inputs": {"pull_request": 1}, "client_payload": {"pull_request": {"number": 9}}}
+    run = run_of(tmp_path, content, GITHUB_EVENT_NAME=event, GITHUB_REF="refs/tags/v1")
+    assert (run.from_fork, run.pull, run.head_sha, run.ref) == (False, None, MERGE, "refs/tags/v1")
+
+
+@pytest.mark.parametrize("number", ["7", 7.0, True, None, 10**18, [7]])
+def test_a_number_is_a_number(tmp_path: Path, number: Any) -> None:
+    event = pull_request("acme/images")
+    event["pull_request"]["number"] = number
+    assert run_of(tmp_path, event, GITHUB_EVENT_NAME="pull_request_target").pull is None
+
+
 def test_a_merge_queue(tmp_path: Path) -> None:
     group = {"head_sha": MERGE, "base_sha": BASE, "base_ref": "refs/heads/main"}
     run = run_of(tmp_path, {"merge_group": group}, GITHUB_EVENT_NAME="merge_group")

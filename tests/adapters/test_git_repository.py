@@ -94,6 +94,20 @@ def test_a_folder_as_it_was_without_links(checkout: Checkout, tmp_path: Path) ->
     assert checkout.here.extract(first, "matrix", tmp_path / "small", 1) is None
 
 
+@pytest.mark.parametrize("path", ["matrix", "./matrix", "{top}/matrix", "x/../matrix"])
+def test_what_is_extracted_never_lies_in_the_checkout(checkout: Checkout, tmp_path: Path, path: str) -> None:
+    first = checkout.save(**{"matrix/images.yml": "then", "sub/matrix/images.yml": "below"})
+    checkout.write("matrix/images.yml", "now")
+    place = checkout.here.extract(first, path.replace("{top}", str(checkout.folder)), tmp_path / "then", 1000)
+    assert place is not None
+    assert (place / "images.yml").read_text() == "then"
+    below = GitRepository(checkout.folder / "sub", os.environ).extract(first, "matrix", tmp_path / "sub", 1000)
+    assert below is not None
+    assert (below / "images.yml").read_text() == "below"
+    for outside in ("..", "../x", "/etc", f"{checkout.folder}2/matrix", ":(top)matrix", "matri?"):
+        assert checkout.here.extract(first, outside, tmp_path / "no", 1000) is None
+
+
 @pytest.mark.parametrize("revision", ["", "--output=x", "nowhere", "main^{tree}", "x y"])
 def test_a_revision_that_is_none(checkout: Checkout, revision: str) -> None:
     checkout.save(a="1")

@@ -113,6 +113,17 @@ def test_a_fork_cannot_approve_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(planned().exception, ConfigurationError)
 
 
+def test_a_fork_cannot_approve_itself_by_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = APPROVED.replace("{FORKS}", "{environment: free}")
+    repository = make(tmp_path, CONFIG, own)
+    repository.event(monkeypatch)
+    for path in (repository.folder / "matrix", Path("./matrix"), Path("matrix/../matrix"), Path("..") / "repo/matrix"):
+        assert isinstance(planned("--config", str(path)).exception, ConfigurationError), path
+    make(tmp_path / "repo", own)  # nested, and approved by its own base alone
+    approved = Path("repo") / "matrix"
+    assert isinstance(planned("--config", str(approved)).exception, ConfigurationError)
+
+
 def test_an_environment_of_the_base_branch_goes_to_every_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     approved = APPROVED.replace("{FORKS}", "{environment: gpu-reviewed}")
     make(tmp_path, approved, CONFIG).event(monkeypatch)  # the fork took the line out: it counts all the same
@@ -141,6 +152,30 @@ def test_a_base_that_is_not_in_the_checkout_approves_nothing(tmp_path: Path, mon
 def test_a_fork_without_cells_for_our_machines_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, CONFIG.replace("[self-hosted, gpu]", "[ubuntu-24.04]")).event(monkeypatch)
     assert len(entries(planned())) == 1
+
+
+def test_a_docker_host_of_ours_behind_a_runner_of_githubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = CONFIG.replace("[self-hosted, gpu]", "[ubuntu-24.04], docker_host: 'ssh://us@ours'")
+    make(tmp_path, behind).event(monkeypatch)
+    assert isinstance(planned().exception, ConfigurationError)
+
+
+def test_an_enterprise_server_has_only_our_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, CONFIG.replace("[self-hosted, gpu]", "[ubuntu-24.04]")).event(monkeypatch)
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.example.org")
+    assert isinstance(planned().exception, ConfigurationError)
+
+
+def test_a_comment_on_a_pull_request_needs_the_same_approval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says whose code its workflow has checked out."""
+    repository = make(tmp_path, CONFIG, APPROVED.replace("{FORKS}", "{environment: gpu-reviewed}"))
+    repository.event(monkeypatch)
+    (tmp_path / "event.json").write_text(json.dumps({"issue": {"number": 7, "pull_request": {}}}))
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "issue_comment")
+    monkeypatch.setenv("GITHUB_SHA", repository.base)
+    assert isinstance(planned().exception, ConfigurationError)
+    monkeypatch.setenv("GITHUB_SHA", repository.head)  # the default branch approves by now
+    assert [entry["environment"] for entry in entries(planned())] == ["gpu-reviewed"]
 
 
 def test_the_refusal_is_exit_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,8 +305,20 @@ def test_no_table_takes_nothing_over(published: Published) -> None:
     assert "there is no reports/results.jsonl" in said
 
 
+def test_a_proposal_chooses_neither_the_table_nor_its_age(published: Published) -> None:
+    old, plan = accepted(started_at=datetime.now(timezone.utc) - timedelta(days=20))
+    base = published.accept(old, plan)
+    (published.folder / "matrix/own.yml").write_text("policy: {max_age: 300d}\nreport: {branch: mine}")
+    assert "20 days old" in since(base)[2]
+    fresh, _ = accepted()
+    mine = published.accept(fresh, plan)
+    published.branch("mine", mine)
+    assert since(base)[0] == ["a@gpu"]
+
+
 def test_a_table_on_its_own_branch(published: Published) -> None:
     (published.folder / "matrix/report.yml").write_text("report: {branch: gpu-data}")
+    published.git("add", "-A")
     table = published.accept(*accepted())
     published.branch("gpu-data", table)
     assert since(table)[1] == ["a@gpu"]

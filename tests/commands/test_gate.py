@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from builders import make_plan, make_result
+from builders import DIGEST, make_plan, make_result
 from cuda_matrix.commands.gate import command
+from cuda_matrix.ledger import Ledger, encode
 from cuda_matrix.model import Verdict
 from cuda_matrix.result_files import write_plan, write_result
 
@@ -70,3 +71,29 @@ def test_a_plan_does_not_decide_what_the_configuration_demands(results: Path, tm
         result = CliRunner().invoke(command, [str(results), "--config", str(config), *part])
         assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "release: yes")
     assert CliRunner().invoke(command, [str(results), "--tier", "few"]).exit_code == 2
+
+
+def test_a_plan_that_calls_everything_unchanged(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.yml").write_text(CONFIG)
+    plan = make_plan(images=("good", "bad"), skipped=(("good", "rtx4090", "unchanged", "x"),))
+    skipped = plan.skipped[0].model_copy(update={"digest": DIGEST})
+    write_plan(results, plan.model_copy(update={"skipped": (skipped,)}))
+    result = CliRunner().invoke(command, [str(results), "--config", "other.yml"])
+    assert result.exit_code == 1
+    assert "the table in this checkout holds no such good result: good@rtx4090" in result.stdout
+    Path("reports").mkdir()
+    Path("reports/results.jsonl").write_bytes(encode(Ledger(plan, {"good@rtx4090": make_result("good@rtx4090")})))
+    assert CliRunner().invoke(command, [str(results), "--config", "other.yml"]).exit_code == 0
+    Path("other.yml").write_text(CONFIG + "report: {branch: gpu-data}\n")
+    assert CliRunner().invoke(command, [str(results), "--config", "other.yml"]).exit_code == 1
+
+
+def test_a_plan_does_not_say_how_large_the_matrix_is(results: Path, tmp_path: Path) -> None:
+    """A part of a matrix is asked for less coverage: whether it is one is the configuration's word."""
+    config = tmp_path / "other.yml"
+    config.write_text(CONFIG + "  coverage: {rtx4090: 2}\n")
+    write_plan(results, make_plan(images=("good", "bad")).model_copy(update={"matrix_cells": 1_000}))
+    result = CliRunner().invoke(command, [str(results), "--config", str(config)])
+    assert result.exit_code == 1
+    assert "rtx4090: 1 of 2 cells have an answer" in result.stdout

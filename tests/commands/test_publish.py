@@ -81,6 +81,8 @@ def test_a_dry_run_writes_nothing(workspace: Path, github_bed: GithubBed) -> Non
     assert "would write a summary" in done.stdout
     assert not github_bed.proxy.writes()
     assert not (workspace / "summary.md").exists()
+    assert ": done" not in done.output
+    assert "check: completed" not in done.output
 
 
 def test_start_shows_a_check_in_progress_and_nothing_else(workspace: Path, github_bed: GithubBed) -> None:
@@ -146,3 +148,27 @@ def test_a_folder_that_is_not_there() -> None:
     done = run("nowhere", "--dry-run")
     assert isinstance(done.exception, ConfigurationError)
     assert "no folder nowhere" in str(done.exception)
+
+
+def test_a_forks_plan_is_not_judged_by_its_own_word(
+    workspace: Path, github_bed: GithubBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, fork, head = github_bed.fork_pull()
+    before = {"head_sha": head, "head_repository": {"full_name": fork}, "event": "pull_request", "head_branch": "main"}
+    (workspace / "event.json").write_text(json.dumps({"workflow_run": before}))
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_run")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(workspace / "event.json"))
+    refused = run("out").exception
+    assert isinstance(refused, ConfigurationError)
+    assert "give --config" in (refused.hint or "")
+    config = workspace / "cuda-matrix.yml"
+    images = "[{id: good, ref: 'example.org/good:1'}, {id: lost, ref: 'example.org/lost:1'}]"
+    config.write_text(f"version: 1\nimages: {images}\nrunners: {{rtx4090: {{labels: [x], gpu: RTX 4090}}}}\n")
+    # Without the check: the emulator does not know the commits of forks in the repository that they are of.
+    done = run("out", "--config", str(config), "--commit", "--no-check")
+    assert done.exit_code == 0, done.output
+    assert "commit: left out: results of a fork's code are never committed" in done.stdout
+    assert "required by the configuration, but not in the plan: lost@rtx4090" in (workspace / "summary.md").read_text()
+    (workspace / "summary.md").unlink()
+    assert run("out", "--config", str(config), "--select", "good", "--no-check").exit_code == 0
+    assert "required by the configuration" not in (workspace / "summary.md").read_text()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from act_bed import HOW, Ran, Workflow, released
+from act_bed import HOW, ROOT, Ran, Workflow, released
 from container_bed import Bed, wait_until
 from github_bed import GithubBed
+from hostile_lab import assert_harmless_html, assert_harmless_log, assert_harmless_markdown
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("act") is None, reason=HOW),
@@ -104,12 +108,16 @@ def test_one_red_cell_fails_the_job_and_the_pull_request_says_why(workflow: Work
 
 
 def test_a_lane_that_dies_before_its_upload_is_not_run_and_red(workflow: Workflow) -> None:
+    """Even where the first attempt was good, and its artifacts still lie there ("Re-run all jobs")."""
     base = workflow.write("pull-request.yml", config(workflow.bed, ["torch26"]))
     number = workflow.github.pull()
     event = workflow.pull_event(number, base)
-    lost = ["--env", "CUDA_MATRIX_ACT_LOSE=cuda-matrix-lane-0"]
+    done = workflow.run("pull_request", event)
+    assert (done.code, ended(done)) == (0, ["succeeded"] * 3), done.log
+    lost = ["--env", "GITHUB_RUN_ATTEMPT=2", "--env", "CUDA_MATRIX_ACT_LOSE=cuda-matrix-2-lane-0"]
     done = workflow.run("pull_request", event, options=lost)
     assert (done.code, ended(done)) == (1, ["succeeded", "failed", "failed"]), done.log
+    assert workflow.results()["torch26@cpu"]["verdict"] == "pass", "of the first attempt"
     assert "1 required cell did not run" in done.job("Report and gate")
     assert "torch26" in workflow.github.comments(number)[0]["body"]
     assert check_of(workflow, event["pull_request"]["head"]["sha"]) == ("completed", "failure")
@@ -140,6 +148,67 @@ def test_a_fork_on_a_hosted_runner_has_a_summary_alone(workflow: Workflow) -> No
     assert "comment: refused" in said
     assert workflow.github.comments(number) == []
     assert workflow.github.check_runs(head) == []
+
+
+def test_an_image_that_attacks_its_reader(workflow: Workflow) -> None:
+    """tests/docker/images/hostile: what it says reaches every page as text, its neighbour and the gate not at all."""
+    base = workflow.write("pull-request.yml", config(workflow.bed, ["hostile", "torch26"]))
+    number = workflow.github.pull()
+    event = workflow.pull_event(number, base)
+    done = workflow.run("pull_request", event)
+    log = done.log
+    assert (done.code, [done.ended(job) for job in HOSTILE_JOBS]) == (1, ["succeeded", "succeeded", "failed"]), log
+    results = workflow.results()
+    assert {cell: one["verdict"] for cell, one in results.items()} == {"hostile@cpu": "fail", "torch26@cpu": "pass"}
+    assert {item["id"]: item["status"] for item in results["torch26@cpu"]["checks"]}["first-kernel"] == "pass"
+    assert "1 required cell fails, unknown: hostile@cpu" in done.job("Report and gate")
+    assert_harmless_log(log)
+    [summary] = set(re.findall(r"Summary - (.*?)\n\[GPU matrix/", log, re.DOTALL))
+    assert_harmless_markdown(summary)
+    [comment] = workflow.github.comments(number)
+    assert_harmless_markdown(comment["body"])
+    assert len(comment["body"].encode()) <= 60_000
+    [check] = workflow.github.check_runs(event["pull_request"]["head"]["sha"])
+    assert check["conclusion"] == "failure"
+    for part in ("summary", "text"):
+        assert_harmless_markdown(check["output"][part])
+        assert len(check["output"][part].encode()) <= 65_535
+    assert "EVIL" not in check["output"]["title"]
+    assert all(one["path"] == "cuda-matrix.yml" for one in workflow.github.annotations(check["id"]))
+    commit(workflow)
+    files = workflow.github.files()
+    assert all(re.fullmatch(r"(README\.md|reports/[a-z0-9./_-]+)", name) and ".." not in name for name in files), files
+    assert sum(map(len, files.values())) < 1_000_000, "10 MB were said, twice"
+    assert_harmless_markdown(files["reports/report.md"].decode())
+    assert_harmless_html(files["reports/index.html"].decode())
+    everything = "\n".join([log, comment["body"], json.dumps(results), *(each.decode() for each in files.values())])
+    assert "what the container knows: PATH=" in everything
+    assert not any(token in everything for token in (workflow.github.bot, workflow.github.read_only))
+
+
+HOSTILE_JOBS = ("Plan", "cpu 1/1 (2 cells)", "Report and gate")
+
+
+def commit(workflow: Workflow) -> None:
+    """The same artifacts, as the nightly run publishes them."""
+    environ = {
+        **{name: os.environ[name] for name in ("PATH", "HOME")},
+        "PYTHONPATH": str(ROOT / "src"),
+        "GITHUB_API_URL": workflow.github.url,
+        "GITHUB_GRAPHQL_URL": f"{workflow.github.url}/graphql",
+        "GITHUB_REPOSITORY": workflow.github.repository,
+        "GITHUB_SHA": workflow.github.head(),
+        "GITHUB_REF": "refs/heads/main",
+        "GITHUB_EVENT_NAME": "workflow_dispatch",
+        "GITHUB_RUN_ID": "101",
+        "GITHUB_TOKEN": workflow.github.bot,
+    }
+    command = [sys.executable, "-m", "cuda_matrix", "publish", workflow.artifacts / "cuda-matrix-report"]
+    command += ["--results", workflow.artifacts, "--commit", "--no-check"]
+    done = subprocess.run(
+        command, cwd=workflow.bed.work, env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_cancelled_in_mid_run(workflow: Workflow) -> None:

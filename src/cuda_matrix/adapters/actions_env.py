@@ -42,7 +42,7 @@ class ActionsRun:
     no checks page of its own. For a `workflow_run` both `head_sha` and `from_fork` speak of the run that came before.
     `pull` is None for such a run, whose event names none for forks: ask `Forge.pulls_of`; `ref` is the branch of that
     run (or a tag: the event does not tell them apart), `after` its event. `from_fork` is true wherever an event about
-    proposed code does not say whose it is, as for a comment on a pull request.
+    proposed code does not say whose it is, as for a comment on a pull request; `head_sha` is then empty.
     """
 
     repository: str
@@ -96,7 +96,7 @@ def actions_run(environ: Mapping[str, str], *, token: str = "") -> ActionsRun:
     return ActionsRun(
         repository=repository,
         sha=sha,
-        head_sha=head.sha("sha") or sha,
+        head_sha=head.sha("sha") or (sha if commented is None else ""),
         head_repository=head_repository,
         ref=_ref(event, event_name, environ.get("GITHUB_REF", "")),
         event=event_name,

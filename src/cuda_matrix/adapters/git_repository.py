@@ -108,27 +108,27 @@ class GitRepository:
 
     def extract(self, commit: str, path: str, into: Path, limit_bytes: int) -> Path | None:
         """Write a file, or the files of a folder, as they were below `into`; None where there was nothing."""
-        listed = self._git("ls-tree", "-r", "-z", "--full-tree", commit, "--", f"{self._prefix()}{path}")
+        top = self._needed("rev-parse", "--show-toplevel").decode("utf-8", "surrogateescape").rstrip("\n")
+        # From the top and never absolute: what is returned must lie below `into`, not in the checkout itself.
+        place = os.path.relpath(os.path.join(self._folder.resolve(), path), top)  # noqa: PTH118 - it may be absolute
+        if place == ".." or place.startswith("../"):
+            return None
+        listed = self._git("--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", commit, "--", place)
         found = [] if listed is None else [row for row in listed.split(b"\0") if row]
         if not found or len(found) > _FILES_LIMIT:
             return None
-        prefix = self._prefix()
         for row in found:
             facts, _, raw = row.partition(b"\t")
             mode, kind, sha = facts.decode("ascii").split()
-            name = raw.decode("utf-8", "surrogateescape").removeprefix(prefix)
+            name = raw.decode("utf-8", "surrogateescape")
             if kind != "blob" or mode == _LINK:  # no submodule, no link
                 continue
             content = self._git("cat-file", "blob", sha)
             if content is None or len(content) > limit_bytes:
                 return None
-            place = into / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        return into / path
-
-    def _prefix(self) -> str:
-        return self._needed("rev-parse", "--show-prefix").decode("utf-8", "surrogateescape").rstrip("\n")
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            (into / name).write_bytes(content)
+        return into / place
 
     def _needed(self, *arguments: str) -> bytes:
         out = self._git(*arguments)

@@ -122,12 +122,13 @@ class GithubCommits:
         try:
             body = {"sha": commit, "force": False}
             self._client.ask("PATCH", f"{self._root}/git/refs/heads/{quote(branch)}", body)
-        except (Refused, Forbidden) as refused:
+        except (Refused, Forbidden, NotFound) as refused:
             if _PROTECTED.search(str(refused)):
                 raise Protected(str(refused)) from None
             if isinstance(refused, Forbidden):
                 raise
-            # GitHub has several wordings for a race ("not a fast forward", "Reference update failed"): the head tells.
+            # GitHub has several wordings for a race ("not a fast forward", "Reference update failed", 404 or 422
+            # for a branch that is gone): the head tells.
             head = self.head(branch)
             if head == parent:
                 raise

@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from cuda_matrix.adapters.actions_env import ActionsRun
     from cuda_matrix.adapters.git_repository import GitRepository
-    from cuda_matrix.config import Forks
+    from cuda_matrix.config import Config, Forks, ReportOptions
     from cuda_matrix.plan import Plan, PlannedRunner
     from cuda_matrix.result import CellResult
 
@@ -46,8 +47,12 @@ def admit(plan: Plan, config: str | None, environ: Mapping[str, str]) -> str:
         return ""
     forks, why_none = _policy_of_base(run, config)
     used = {cell.runner for cell in plan.cells}
-    trigger = Trigger(run.event, run.from_fork, run.label if run.activity == _LABELED else "")
-    refused = refusal(trigger, [(runner, plan.runners[runner].labels) for runner in sorted(used)], forks)
+    host = urlsplit(run.server_url).hostname or ""
+    has_hosted = host == "github.com" or host.endswith(".ghe.com")
+    trigger = Trigger(run.event, run.from_fork, run.label if run.activity == _LABELED else "", has_hosted)
+    # With a docker_host the images run elsewhere than the labels say: on a machine of ours.
+    runners = [plan.runners[name] for name in sorted(used)]
+    refused = refusal(trigger, [(row.id, () if row.docker_host else row.labels) for row in runners], forks)
     if refused:
         msg = f"not planned: {refused}{why_none}"
         hint = "docs/github.md, “Forks”: approve with policy.forks (an environment with reviewers, or a label)"
@@ -57,47 +62,60 @@ def admit(plan: Plan, config: str | None, environ: Mapping[str, str]) -> str:
 
 def _policy_of_base(run: ActionsRun, config: str | None) -> tuple[Forks | None, str]:
     """policy.forks as the base branch has it (a fork writes its own as it likes), and why it is not known, if so."""
-    from cuda_matrix import config_files
     from cuda_matrix.adapters.git_repository import GitRepository
     from cuda_matrix.errors import ConfigurationError
 
     checkout = GitRepository(Path(), os.environ)
-    names = [config] if config else [config_files.DIRECTORY, config_files.SINGLE_FILE]
     try:
-        base = checkout.commit(run.base_sha)
-        with tempfile.TemporaryDirectory() as folder:
-            for name in names:
-                place = checkout.extract(base, name, Path(folder), _CONFIG_LIMIT_BYTES)
-                if place is not None:
-                    return config_files.load(place).config.policy.forks, ""
+        base = _config_at(checkout, checkout.commit(run.base_sha), config)
     except ConfigurationError as error:
         return None, f" (the base branch cannot be read: {error})"
-    return None, " (the base branch has no configuration)"
+    return (None, " (the base branch has no configuration)") if base is None else (base.policy.forks, "")
 
 
-def without_unchanged(plan: Plan, revision: str, now: datetime) -> tuple[Plan, list[str]]:
+def _config_at(checkout: GitRepository, commit: str, config: str | None) -> Config | None:
+    """The configuration as it was; None where there was none. Raises ConfigurationError for one that is invalid."""
+    from cuda_matrix import config_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [config] if config else [config_files.DIRECTORY, config_files.SINGLE_FILE]:
+            place = checkout.extract(commit, name, Path(folder), _CONFIG_LIMIT_BYTES)
+            if place is not None:
+                return config_files.load(place).config
+    return None
+
+
+def without_unchanged(plan: Plan, revision: str, now: datetime, config: str | None = None) -> tuple[Plan, list[str]]:
     """The plan without the cells whose accepted result at `revision` still holds, and a line for each reason to run.
 
-    The accepted results are the committed table as it was then: what a pull request writes into it is not believed.
+    The accepted results are the committed table as it was then, where the configuration of then puts it: what a pull
+    request writes into either is not believed, nor does it make older results count.
 
     Raises:
         ConfigurationError: there is no git here, or no such revision.
     """
     from cuda_matrix import changes, protocol
     from cuda_matrix.adapters.git_repository import GitRepository
+    from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.reference import load_reference
     from cuda_matrix.version import __version__
 
     checkout = GitRepository(Path(), os.environ)
     commit = checkout.commit(revision)
-    accepted, runners, notes = _accepted(plan, checkout, commit)
+    try:
+        base = _config_at(checkout, commit, config)
+    except ConfigurationError as error:
+        return plan, [f"the configuration at {commit[:12]} cannot be read ({error}): nothing is taken over"]
+    if base is None:
+        return plan, [f"there is no configuration at {commit[:12]}: nothing is taken over"]
+    accepted, runners, notes = _accepted(base.report, checkout, commit)
     earlier = _earlier(plan, accepted, checkout, commit)
     since = changes.Since(commit[:12], accepted, checkout.changed_files(commit), earlier, runners)
     today = changes.Today(
         payload_sha256=protocol.payload_sha256(protocol.payload_sources(load_reference())),
         tool_version=__version__,
         now=now,
-        max_age=timedelta(seconds=plan.policy.max_age),
+        max_age=timedelta(seconds=min(plan.policy.max_age, base.policy.max_age)),
     )
     left = changes.without_unchanged(plan, since, today)
     reasons = Counter(changes.reason_to_run(plan, cell, since, today) for cell in left.cells)
@@ -134,7 +152,7 @@ def _earlier(
 
 
 def _accepted(
-    plan: Plan, checkout: GitRepository, commit: str
+    report: ReportOptions, checkout: GitRepository, commit: str
 ) -> tuple[Mapping[str, CellResult], Mapping[str, PlannedRunner], list[str]]:
     """The results of the committed table, on its own branch where it has one, and the machines that they are of.
 
@@ -144,12 +162,12 @@ def _accepted(
     from cuda_matrix.gate import newest
     from cuda_matrix.ledger import LEDGER_FILE, LEDGER_LIMIT_BYTES, decode
 
-    path = f"{plan.report.dir.strip('/')}/{LEDGER_FILE}"
-    if plan.report.branch is not None:
+    path = f"{report.dir}/{LEDGER_FILE}"
+    if report.branch is not None:
         try:
-            commit = checkout.commit(f"refs/remotes/origin/{plan.report.branch}")
+            commit = checkout.commit(f"refs/remotes/origin/{report.branch}")
         except ConfigurationError:
-            return {}, {}, [f"the branch {plan.report.branch} is not in this checkout: nothing is taken over"]
+            return {}, {}, [f"the branch {report.branch} is not in this checkout: nothing is taken over"]
     data = checkout.file(commit, path, LEDGER_LIMIT_BYTES)
     if data is None:
         return {}, {}, [f"there is no {path} at {commit[:12]}: nothing is taken over"]

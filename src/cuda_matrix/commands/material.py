@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from cuda_matrix.config import ReportOptions
     from cuda_matrix.config_files import LoadedConfig
     from cuda_matrix.errors import Problem
     from cuda_matrix.gate import GateVerdict
@@ -58,10 +59,34 @@ def decide_under(
     Raises:
         ConfigurationError: there is no such tier, or a glob names no cell.
     """
-    from cuda_matrix.demands import demanded, shortfalls, with_reasons
+    from cuda_matrix.demands import demanded, shortfalls, unvouched, with_reasons
 
     config, expansion = loaded.config, loaded.expansion
-    reasons = shortfalls(material.plan, config, expansion, demanded(config, expansion, tier, globs))
-    plan = material.plan.model_copy(update={"policy": config.policy, "report": config.report})
+    cells = demanded(config, expansion, tier, globs)
+    reasons = shortfalls(material.plan, config, expansion, cells)
+    if any(cell.kind == "unchanged" for cell in material.plan.skipped):
+        reasons += unvouched(material.plan, cells, _published(config.report))
+    known = {"policy": config.policy, "report": config.report, "matrix_cells": len(expansion.cells)}
+    plan = material.plan.model_copy(update=known)
     material = material._replace(plan=plan)
     return material, with_reasons(decide(material), reasons)
+
+
+def _published(options: ReportOptions) -> tuple[CellResult, ...]:
+    """The table that is in the checkout around the current folder, on its own branch where it has one."""
+    from pathlib import Path
+
+    from cuda_matrix.ledger import LEDGER_FILE
+
+    if options.branch is None:
+        return read_results([Path(options.dir) / LEDGER_FILE]).results
+    from cuda_matrix.adapters.git_repository import here
+    from cuda_matrix.ledger import LEDGER_LIMIT_BYTES, decode
+
+    try:
+        checkout = here()
+        commit = checkout.commit(f"refs/remotes/origin/{options.branch}")
+    except ConfigurationError:
+        return ()
+    data = checkout.file(commit, f"{options.dir}/{LEDGER_FILE}", LEDGER_LIMIT_BYTES)
+    return decode(data).results if data is not None else ()

@@ -85,7 +85,7 @@ def command(**values: Any) -> None:
         plan = matrix.with_digests(plan, foresight.digests(asked))
     plan = foresight.foretold(plan, asked, skip=loaded.config.policy.skip_predicted and not options.no_skip)
     if options.changed_since is not None:
-        plan, notes = without_unchanged(plan, options.changed_since, datetime.now(timezone.utc))
+        plan, notes = without_unchanged(plan, options.changed_since, datetime.now(timezone.utc), options.config)
         for note in notes:
             click.echo(f"note: {console_text(note)}", err=True)
     environment = admit(plan, options.config, os.environ)

@@ -75,8 +75,10 @@ def command(
     """Give release tags to exactly the digests that passed.
 
     The tags are those of `release:` in the configuration. All images are released, or none: the gate must say yes, and
-    every image must be in its registry as it was tested. No layer is pushed; a tag that exists is moved. Running it
-    again does no harm, and completes what a failure left undone.
+    every image must be in its registry as it was tested. A failure that the policy expects holds nothing back while
+    another cell of the image passed; notes and attestation name it. Results of a fork's code are never released. No
+    layer is pushed; a tag that exists is moved. Running it again does no harm, and completes what a failure left
+    undone.
     """
     from cuda_matrix.errors import ExitCode
 

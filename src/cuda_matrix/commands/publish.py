@@ -142,7 +142,11 @@ def _publish(forge: Forge, run: ActionsRun, options: Options) -> tuple[Said, ...
             return True
         return append_summary(run, markdown)
 
-    edges = Edges(write_summary, _tell, datetime.now(timezone.utc), Pace())
+    def tell(said: Said) -> None:
+        if not options.dry_run or said.state != "done":  # a dry run has done nothing: it says what it would do
+            _tell(said)
+
+    edges = Edges(write_summary, tell, datetime.now(timezone.utc), Pace())
     return publish(forge, judged, _occasion(run), wanted, edges)
 
 
