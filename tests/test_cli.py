@@ -67,6 +67,13 @@ def test_wrong_usage_ends_with_2_and_says_what(tmp_path: Path, arguments: list[s
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [["plan", "--max-jobs", "##[error]x"], ["run", "--engine", "::add-mask::x"]])
+def test_wrong_usage_commands_no_runner(tmp_path: Path, arguments: list[str]) -> None:
+    told = cuda_matrix(*arguments, cwd=tmp_path).stderr
+    assert "##[" not in told
+    assert "::add-mask" not in told
+
+
 def test_problems_are_printed_with_their_place_and_again_for_github(tmp_path: Path) -> None:
     (tmp_path / "cuda-matrix.yml").write_text(GOOD.replace("labels", "lables"))
     plain = cuda_matrix("validate", cwd=tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -107,7 +108,12 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> ExitCode:
     """Say what happened, once; the exit code that it has."""
     code = ExitCode.BUG
     if isinstance(error, click.ClickException):
-        error.show()
+        from cuda_matrix.report.escape import console_text
+
+        shown = io.StringIO()
+        error.show(file=shown)
+        for line in shown.getvalue().splitlines():  # it may repeat what a workflow's author or an event wrote
+            click.echo(console_text(line), err=True)
         code = ExitCode.CONFIGURATION
     elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         click.echo(f"interrupted{f': {error}' if str(error) else ''}", err=True)
