@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from cuda_matrix.gate import utc
+from cuda_matrix.gate import ACCEPTED, utc
 from cuda_matrix.globs import matches, may_meet
-from cuda_matrix.model import EngineName, Verdict
+from cuda_matrix.model import EngineName
 from cuda_matrix.plan import Plan, PlannedCell, PlannedImage, PlannedRunner, SkippedCell, demand_sha256
 from cuda_matrix.plan_union import without_cells
 from cuda_matrix.promote import CLOCKS_APART
 from cuda_matrix.result import CellResult
-
-_ACCEPTED = frozenset({Verdict.PASS, Verdict.WARN})
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _plain(glob: str) -> str:
 def _of_result(result: CellResult, today: Today) -> str:
     age = today.now - utc(result.started_at)
     doubts = {
-        f"its last result is {result.verdict.value}": result.verdict not in _ACCEPTED,
+        f"its last result is {result.verdict.value}": result.verdict not in ACCEPTED,
         f"its last result is of the {result.engine.value} engine": result.engine is not EngineName.DOCKER,
         f"its last result is {age.days} days old": age > today.max_age,
         "its last result is from the future": age < -CLOCKS_APART,

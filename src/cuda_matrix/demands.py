@@ -10,15 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cuda_matrix.config import Config
-from cuda_matrix.gate import GateReason, GateVerdict
+from cuda_matrix.explain import listed
+from cuda_matrix.gate import ACCEPTED, GateReason, GateVerdict
 from cuda_matrix.globs import matches
 from cuda_matrix.matrix import Cell, Expansion, select, tier_globs
-from cuda_matrix.model import Verdict
 from cuda_matrix.plan import Plan
 from cuda_matrix.result import CellResult
-
-_ACCEPTED = frozenset({Verdict.PASS, Verdict.WARN})
-_SHOWN = 8  # cells that one sentence lists
 
 
 def demanded(config: Config, expansion: Expansion, tier: str | None, globs: Sequence[str]) -> tuple[Cell, ...]:
@@ -51,13 +48,13 @@ def shortfalls(plan: Plan, config: Config, expansion: Expansion, cells: Iterable
 
 def unvouched(plan: Plan, cells: Iterable[Cell], published: Iterable[CellResult]) -> tuple[GateReason, ...]:
     """Required cells that the plan left out as unchanged although no published result is good with that digest."""
-    good = {(result.cell, result.image.digest) for result in published if result.verdict in _ACCEPTED}
+    good = {(result.cell, result.image.digest) for result in published if result.verdict in ACCEPTED}
     asked = {cell.id for cell in cells}
     left_out = [cell for cell in plan.skipped if cell.kind == "unchanged" and cell.id in asked]
     found = tuple(cell.id for cell in left_out if cell.digest is None or (cell.id, cell.digest) not in good)
     if not found:
         return ()
-    text = f"left out as unchanged, but the table in this checkout holds no such good result: {_listed(found)}"
+    text = f"left out as unchanged, but the table in this checkout holds no such good result: {listed(found)}"
     return (GateReason(text, found),)
 
 
@@ -70,7 +67,7 @@ def with_reasons(verdict: GateVerdict, reasons: Sequence[GateReason]) -> GateVer
 
 def _missing(cells: tuple[str, ...]) -> Iterator[GateReason]:
     if cells:
-        text = f"required by the configuration, but not in the plan: {_listed(cells)}"
+        text = f"required by the configuration, but not in the plan: {listed(cells)}"
         yield GateReason(f"{text} (if only a part was to be planned, say which with --tier or --select)", cells)
 
 
@@ -96,8 +93,4 @@ def _others(plan: Plan, config: Config, expansion: Expansion, cells: Sequence[Ce
         if machine.gpu != runner.gpu:
             found.setdefault(f"another card of the runner {column}", []).append(name)
     for what, which in found.items():
-        yield GateReason(f"the plan has {what} than the configuration: {_listed(which)}", tuple(which))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" … ({len(names)})" if len(names) > _SHOWN else "")
+        yield GateReason(f"the plan has {what} than the configuration: {listed(which)}", tuple(which))

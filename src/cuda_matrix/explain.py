@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ValuePath = tuple[str | int, ...]
 
+_LISTED = 8  # names that one message lists
 _WORD = re.compile(r"[\w-]+")
 _SHOWN = 60  # characters of a wrong value that a message repeats
 
@@ -73,6 +74,12 @@ def dotted(path: ValuePath) -> str:
         else:
             text += f".{part}" if text else part
     return text
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of them, and how many there are where that is not all."""
+    found = list(names)
+    return ", ".join(found[:_LISTED]) + (f" … ({len(found)})" if len(found) > _LISTED else "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from cuda_matrix.config import Config, Exclude, Include
 from cuda_matrix.doubts import NO_DOUBTS, Doubts, Unseen
 from cuda_matrix.errors import ConfigurationError
-from cuda_matrix.explain import ValuePath, nearest
+from cuda_matrix.explain import ValuePath, listed, nearest
 from cuda_matrix.globs import matches
 from cuda_matrix.image_axes import Finding, expand_image, id_glob
 from cuda_matrix.lanes import pack
@@ -24,7 +24,6 @@ from cuda_matrix.release_tags import release_findings
 CELL_LIMIT = 100_000
 CELL_ID_LIMIT = 200  # characters: results are files named after their cell, and file systems stop at 255 bytes
 MAX_JOBS = 256  # jobs of one matrix; https://docs.github.com/en/actions/reference/limits
-_SHOWN = 8  # known names that a message lists
 
 _DOCKER_HOSTS = ("ssh://", "tcp://", "unix://")
 
@@ -211,7 +210,7 @@ def _nothing_selected(glob: str, cells: Sequence[Cell], skipped: Sequence[Skippe
         return ConfigurationError(f"{glob!r} names only excluded cells: {out.id} ({out.reason})")
     images = dict.fromkeys(cell.image for cell in cells)
     runners = dict.fromkeys(cell.runner for cell in cells)
-    hint = f"images: {_listed(images)}; runners: {_listed(runners)}; a cell is image[+variant]@runner"
+    hint = f"images: {listed(images)}; runners: {listed(runners)}; a cell is image[+variant]@runner"
     return ConfigurationError(f"{glob!r} names no cell{_near_cell(glob, images, runners)}", hint=hint)
 
 
@@ -225,11 +224,6 @@ def _near_cell(glob: str, images: Iterable[str], runners: Iterable[str]) -> str:
         if not any(matches(name, half) for name in known):
             halves.append(f"; no {what} matches {half!r}{nearest(half, known)}")
     return "".join(halves)
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:_SHOWN]) + (f" … ({len(found)})" if len(found) > _SHOWN else "")
 
 
 def _images(config: Config, doubts: Doubts) -> tuple[dict[str, PlannedImage], dict[str, int], list[str], list[Finding]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cuda_matrix.config import Config
+from cuda_matrix.explain import listed
 from cuda_matrix.gate import GOOD, GateVerdict, Judgement, selected, utc
 from cuda_matrix.globs import matches
 from cuda_matrix.image_reference import problem_of
@@ -21,7 +22,6 @@ from cuda_matrix.release_tags import release_findings
 
 CLOCKS_APART = timedelta(minutes=10)  # two machines' clocks may differ by this much
 _COUNTED = GOOD | {Verdict.EXPECTED_FAIL}
-_SHOWN = 8  # cells that one sentence lists
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Candidate:
         known = {judged.cell for judged in self.cells}
         unplanned = [cell for cell in demanded if cell not in known]
         if unplanned:
-            self.reasons.append(f"required, but not in the plan: {_listed(unplanned)}")
+            self.reasons.append(f"required, but not in the plan: {listed(unplanned)}")
         if not any(judged.required for judged in self.cells):
             self.reasons.append("no cell of it is required (policy.required), so nothing was demanded of it")
         skipped = {cell.id: cell for cell in self.plan.skipped}
@@ -165,7 +165,7 @@ class _Candidate:
                 if row.digest:
                     self.builds.setdefault(row.digest, []).append("the plan")
         if len(self.builds) > 1:
-            told = "; ".join(f"{digest} ({_listed(names)})" for digest, names in self.builds.items())
+            told = "; ".join(f"{digest} ({listed(names)})" for digest, names in self.builds.items())
             self.reasons.append(f"different digests were tested: {told}")
         self.notes.extend(_notes(self.cells))
 
@@ -209,7 +209,7 @@ def _notes(cells: Sequence[Judgement]) -> Iterator[str]:
         elif judged.verdict not in GOOD:
             groups.setdefault(f"{judged.verdict.value}, but not required", []).append(judged.cell)
     for what, names in groups.items():
-        yield f"{what}: {_listed(names)}"
+        yield f"{what}: {listed(names)}"
 
 
 def _amount(span: timedelta) -> str:
@@ -217,7 +217,3 @@ def _amount(span: timedelta) -> str:
     if hours >= 48:
         return f"{hours / 24:.1f} days".replace(".0 ", " ")
     return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" … ({len(names)})" if len(names) > _SHOWN else "")

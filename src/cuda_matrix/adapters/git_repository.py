@@ -41,15 +41,19 @@ class GitRepository:
         if not revision or revision.startswith("-"):
             msg = f"--changed-since: {revision!r} is no revision"
             raise ConfigurationError(msg)
-        out = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        if out is None:
+        found = self._named(revision)
+        if found is None:
             # Only now: the usual way needs no second process.
             if self._git("rev-parse", "--git-dir") is None:
                 msg = f"--changed-since: {self._folder.resolve()} is in no git repository that git would read"
                 raise ConfigurationError(msg, hint=self._why())
             msg = f"--changed-since: there is no revision {revision!r} in this checkout"
             raise ConfigurationError(msg, hint=_FETCH)
-        return out.decode("ascii", "replace").strip()
+        return found
+
+    def remote_branch(self, branch: str) -> str | None:
+        """The commit of origin's branch as it was last fetched; None where it is not here."""
+        return self._named(f"refs/remotes/origin/{branch}")
 
     def changed_files(self, commit: str) -> tuple[str, ...]:
         """Files that differ between the point where this checkout left `commit` and the working tree, by path.
@@ -70,7 +74,7 @@ class GitRepository:
 
         A submodule ends in `/`: what of it changed is not known. A file that links lead to has each of its names.
         """
-        top = self._needed("rev-parse", "--show-toplevel").decode("utf-8", "surrogateescape").rstrip("\n")
+        top = self._top()
         # Renames as two files: what was moved away has changed too. A checkout's own files must hide no submodule.
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-relative", "--ignore-submodules=none")
         fields = self._needed("diff", *options, commit, "--").decode("utf-8", "surrogateescape").split("\0")
@@ -108,7 +112,7 @@ class GitRepository:
 
     def extract(self, commit: str, path: str, into: Path, limit_bytes: int) -> Path | None:
         """Write a file, or the files of a folder, as they were below `into`; None where there was nothing."""
-        top = self._needed("rev-parse", "--show-toplevel").decode("utf-8", "surrogateescape").rstrip("\n")
+        top = self._top()
         # From the top and never absolute: what is returned must lie below `into`, not in the checkout itself.
         place = os.path.relpath(os.path.join(self._folder.resolve(), path), top)  # noqa: PTH118 - it may be absolute
         if place == ".." or place.startswith("../"):
@@ -129,6 +133,13 @@ class GitRepository:
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             (into / name).write_bytes(content)
         return into / place
+
+    def _named(self, revision: str) -> str | None:
+        out = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        return None if out is None else out.decode("ascii", "replace").strip()
+
+    def _top(self) -> str:
+        return self._needed("rev-parse", "--show-toplevel").decode("utf-8", "surrogateescape").rstrip("\n")
 
     def _needed(self, *arguments: str) -> bytes:
         out = self._git(*arguments)

@@ -6,7 +6,6 @@ the code already.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from datetime import timedelta
@@ -62,10 +61,10 @@ def admit(plan: Plan, config: str | None, environ: Mapping[str, str]) -> str:
 
 def _policy_of_base(run: ActionsRun, config: str | None) -> tuple[Forks | None, str]:
     """policy.forks as the base branch has it (a fork writes its own as it likes), and why it is not known, if so."""
-    from cuda_matrix.adapters.git_repository import GitRepository
+    from cuda_matrix.adapters.git_repository import here
     from cuda_matrix.errors import ConfigurationError
 
-    checkout = GitRepository(Path(), os.environ)
+    checkout = here()
     try:
         base = _config_at(checkout, checkout.commit(run.base_sha), config)
     except ConfigurationError as error:
@@ -95,12 +94,12 @@ def without_unchanged(plan: Plan, revision: str, now: datetime, config: str | No
         ConfigurationError: there is no git here, or no such revision.
     """
     from cuda_matrix import changes, protocol
-    from cuda_matrix.adapters.git_repository import GitRepository
+    from cuda_matrix.adapters.git_repository import here
     from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.reference import load_reference
     from cuda_matrix.version import __version__
 
-    checkout = GitRepository(Path(), os.environ)
+    checkout = here()
     commit = checkout.commit(revision)
     try:
         base = _config_at(checkout, commit, config)
@@ -158,16 +157,15 @@ def _accepted(
 
     None where there is no table, or not a whole one, and why.
     """
-    from cuda_matrix.errors import ConfigurationError
     from cuda_matrix.gate import newest
     from cuda_matrix.ledger import LEDGER_FILE, LEDGER_LIMIT_BYTES, decode
 
     path = f"{report.dir}/{LEDGER_FILE}"
     if report.branch is not None:
-        try:
-            commit = checkout.commit(f"refs/remotes/origin/{report.branch}")
-        except ConfigurationError:
+        tip = checkout.remote_branch(report.branch)
+        if tip is None:
             return {}, {}, [f"the branch {report.branch} is not in this checkout: nothing is taken over"]
+        commit = tip
     data = checkout.file(commit, path, LEDGER_LIMIT_BYTES)
     if data is None:
         return {}, {}, [f"there is no {path} at {commit[:12]}: nothing is taken over"]

@@ -83,10 +83,10 @@ def _published(options: ReportOptions) -> tuple[CellResult, ...]:
     from cuda_matrix.adapters.git_repository import here
     from cuda_matrix.ledger import LEDGER_LIMIT_BYTES, decode
 
+    checkout = here()
     try:
-        checkout = here()
-        commit = checkout.commit(f"refs/remotes/origin/{options.branch}")
-    except ConfigurationError:
+        commit = checkout.remote_branch(options.branch)
+    except ConfigurationError:  # there is no git
         return ()
-    data = checkout.file(commit, f"{options.dir}/{LEDGER_FILE}", LEDGER_LIMIT_BYTES)
+    data = checkout.file(commit, f"{options.dir}/{LEDGER_FILE}", LEDGER_LIMIT_BYTES) if commit else None
     return decode(data).results if data is not None else ()
