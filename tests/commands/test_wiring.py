@@ -43,9 +43,14 @@ def run(engine: FlakyEngine, out: Path) -> dict[str, CellResult]:
     return {result.cell: result for result in read_results([out]).results}
 
 
-def test_a_machine_that_failed_once_gets_a_second_try_which_says_so(tmp_path: Path) -> None:
+def test_a_machine_that_failed_once_gets_a_second_try_which_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     engine = FlakyEngine(failures=1)
     results = run(engine, tmp_path)
+    told = capsys.readouterr().err
+    counts = [line.split()[0] for line in told.splitlines() if "@rtx4090  starting" in line]
+    assert counts == ["[1/2]", "[2/2]", "[1/1]"]
     assert engine.launched == ["good@rtx4090", "other@rtx4090", "good@rtx4090"]
     good = results["good@rtx4090"]
     assert (good.verdict, good.attempt) == (Verdict.PASS, 2)

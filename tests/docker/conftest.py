@@ -80,7 +80,8 @@ def bare_engine(engine: Bed, tmp_path: Path) -> Iterator[Bed]:
     """A second engine: empty, without GPU support, and free to be stopped. `docker_host` is its socket."""
     if os.geteuid() != 0:
         pytest.skip("a second engine can be started by root alone")
-    state = Path(tempfile.mkdtemp(prefix="cm-"))  # short: a socket's path has at most 107 bytes
+    # Short: a socket's path has at most 107 bytes. By chance a name ends in _, so here every one does (testbed.sh).
+    state = Path(tempfile.mkdtemp(prefix="cm-", suffix="_"))
     environ = {**os.environ, "CUDA_MATRIX_TESTBED": str(state / "data"), "CUDA_MATRIX_TESTBED_STATE": str(state)}
     testbed = HERE / "testbed.sh"
     subprocess.run([testbed, "bare"], env=environ, check=True, timeout=90)

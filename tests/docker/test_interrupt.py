@@ -82,10 +82,13 @@ def test_an_engine_that_goes_away_is_exit_3_and_finished_results_stay(bare_engin
         container={"shm_size": "64m", "entrypoint": "image"},
     )
     process = bare_engine.start("run", "--config", config, "--out", "results")
-    wait_until(
-        "the second container runs",
-        lambda: bare_engine.docker("ps", "--quiet", "--filter", f"label={CELL}=entrypoint-waits@cpu"),
-    )
+
+    def second_container() -> str:
+        if process.poll() is not None:
+            pytest.fail("the run ended before its second container: " + "\n".join(process.communicate()))
+        return bare_engine.docker("ps", "--quiet", "--filter", f"label={CELL}=entrypoint-waits@cpu")
+
+    wait_until("the second container runs", second_container)
     pidfile = Path(bare_engine.docker_host.removeprefix("unix://")).with_name("docker.pid")
     dockerd = int(pidfile.read_text())
     os.kill(dockerd, number)

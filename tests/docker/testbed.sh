@@ -63,7 +63,7 @@ add_gpu_support() {
 start_engine() {
   alive "$state/docker.pid" && return
   local name
-  name=cuda-matrix-$(basename "$state")
+  name=cuda-matrix-$(basename "$state" | tr -cd '[:alnum:]') # containerd refuses a name that ends in _, as mkdtemp's may
   # After a kill, dockerd would wait for a containerd that has ended but was not yet reaped.
   stop "$state/exec/containerd/containerd.pid" 10
   rm -f "$state/docker.pid" "$state/exec/containerd/containerd.pid"

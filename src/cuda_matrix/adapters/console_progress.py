@@ -38,6 +38,11 @@ class ConsoleProgress:
         """A message about the run as a whole."""
         self._line(text)
 
+    def second_round(self, total: int, text: str) -> None:
+        """The run goes on with these many cells once more: they are counted from one again."""
+        self._done, self._total = 0, total
+        self._line(text)
+
     def stage(self, cell: str, text: str) -> None:
         """What the cell is doing now."""
         text = console_text(text)

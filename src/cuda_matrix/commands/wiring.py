@@ -95,7 +95,8 @@ def run_and_record(
     again = tuple(cell for cell in cells if engine.name is EngineName.DOCKER and worth_again(first[cell.id]))
     if not again:
         return
-    progress.note(f"once more, since the machine or the registry failed: {', '.join(cell.id for cell in again)}")
+    names = ", ".join(cell.id for cell in again)
+    progress.second_round(len(again), f"once more, since the machine or the registry failed: {names}")
     attempts = {cell.id: result_files.set_aside(out, [cell.id])[cell.id] for cell in again}
     run_cells(
         run, plan, again, attempts, lambda result: result_files.write_result(out, after(first[result.cell], result))
