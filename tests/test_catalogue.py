@@ -67,7 +67,15 @@ CASES = [
 # Who makes what a source describes: their pages and threads, and nobody's diary.
 MAKERS = (
     *("docs.nvidia.com", "docs.docker.com", "docs.pytorch.org", "pytorch.org", "kubernetes.io", "docs.github.com"),
-    *("docs.python.org", "peps.python.org", "man7.org", "gitlab.com/nvidia", "hub.docker.com/r/nvidia"),
+    *(
+        "docs.python.org",
+        "peps.python.org",
+        "man7.org",
+        "slurm.schedmd.com",
+        "www.gnu.org/software/libc",
+        "gitlab.com/nvidia",
+        "hub.docker.com/r/nvidia",
+    ),
     *(f"github.com/{owner}/" for owner in ("NVIDIA", "pytorch", "triton-lang", "opencv", "Dao-AILab")),
     "github.com/GoogleContainerTools/",
 )
