@@ -71,6 +71,8 @@ def _anchor(item: Item) -> str:
 def _section(item: Item) -> str:
     limits = ", ".join(f"{profile} {seconds:g} s" for profile, seconds in item.limits_s.items())
     needs = ", ".join(f"`{need}`" for need in item.needs) or "nothing"
+    if item.gpu:
+        needs += " and a GPU"
     head = f"{item.priority} · needs {needs} · time limit: {limits}"
     if item.unit:
         head += f" · {item.unit}, {'more' if item.higher_is_better else 'less'} is better"

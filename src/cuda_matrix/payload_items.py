@@ -27,6 +27,7 @@ class Item(Frozen):
     needs: tuple[str, ...] = ()
     priority: Literal["P0", "P1"]
     limits_s: Annotated[dict[Profile, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    gpu: bool = False
     group: str | None = None
     unit: str = ""
     higher_is_better: bool = True

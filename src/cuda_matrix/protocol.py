@@ -52,7 +52,9 @@ class Request(Frozen):
     share: bool = Field(default=True, description="Whether items of one group share a process.")
 
 
-_ITEM_KEYS = {"id", "kind", "run", "needs", "priority", "limits_s", "group", "unit", "higher_is_better", "thresholds"}
+_ITEM_KEYS = {
+    *("id", "kind", "run", "needs", "gpu", "priority", "limits_s", "group", "unit", "higher_is_better", "thresholds"),
+}
 _CARD_KEYS = {
     *("id", "name", "match", "exclude", "cc", "sm", "memory_gb", "bandwidth_gbs", "l2_mb", "boost_mhz"),
     *("tensor_peak_mhz", "pcie_gen", "nvlink_gbs", "peak_tflops", "uncertain"),

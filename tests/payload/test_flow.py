@@ -381,3 +381,34 @@ def test_a_process_that_cannot_be_started_costs_one_item(deployed, name):
     words = "no process could be started for it: [Errno 11] Resource temporarily unavailable"
     assert run.end("fine")["evidence"] == words
     assert run.code == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        ({"status": "pass", "device": "cpu"}, "skip"),
+        ({"status": "pass", "device": "cuda:0"}, "pass"),
+        ({"status": "fail", "device": "cpu"}, "pass"),  # nobody knows yet that there is no card
+    ],
+)
+def test_what_only_a_card_can_do_starts_no_process_without_one(deployed, tmp_path, first, status):
+    started = tmp_path / "started"
+    deployed.items(
+        item_row("first-kernel", "checks_stub:first"),
+        item_row("on-card", "checks_stub:on_card", gpu=True),
+        checks=f"""
+from .context import passed, result
+
+def first(context):
+    return result({first["status"]!r}, "it", device={first["device"]!r})
+
+def on_card(context):
+    open({str(started)!r}, "w").close()
+    return passed("it ran")
+""",
+    )
+    run = deployed.run()
+    assert run.end("on-card")["status"] == status
+    assert started.exists() == (status == "pass")
+    if status == "skip":
+        assert (run.end("on-card")["summary"], run.end("on-card")["device"]) == ("needs a GPU", "cpu")

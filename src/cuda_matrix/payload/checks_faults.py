@@ -7,7 +7,7 @@ Must not touch the card in its own process.
 from __future__ import annotations
 
 from . import batches, isolated
-from .context import exception_line, failed, passed, skipped
+from .context import exception_line, failed, passed
 
 _ROWS = 16
 _OUTSIDE = 1000000  # an index that the table of 16 rows does not have
@@ -20,8 +20,6 @@ _SIDE = 512  # of the product that proves a process able to work
 
 def device_assert(context):
     """An index out of range on the card must end as an error, and only that process may suffer."""
-    if not context.on_gpu:
-        return skipped("needs a GPU", device=context.device)
     limit_s = context.limit_s * _SHARE
     fault = isolated.call(look_up_outside, limit_s)
     after = isolated.call(work, limit_s)
@@ -88,8 +86,6 @@ def _why(outcome):
 
 def out_of_memory(context):
     """An allocation larger than the card must raise, and the same process must be able to work on."""
-    if not context.on_gpu:
-        return skipped("needs a GPU", device=context.device)
     outcome = isolated.call(allocate_too_much, context.limit_s * 2 * _SHARE)
     result = judge_oom(outcome, context.thresholds["product_error"], context.device)
     return isolated.with_log(result, outcome)

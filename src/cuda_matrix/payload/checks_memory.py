@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from . import batches
-from .context import failed, passed, skipped, unknown, warned
+from .context import failed, passed, unknown, warned
 
 CHUNK = 1 << 25  # elements of 8 bytes: 256 MiB
 # name → the 64-bit word as a signed number
@@ -20,8 +20,6 @@ _LARGEST_REST = 3  # chunks that stay free, for what a comparison needs
 
 def patterns(context):
     """Write each pattern over the chosen share of the free memory, and read it back."""
-    if not context.on_gpu:
-        return skipped("needs a GPU", device=context.device)
     import torch
 
     seen = measure(torch, torch.device(context.device), context.thresholds["share"], context.limit_s * _TIME_SHARE)

@@ -19,9 +19,7 @@ def p2p(context):
     """Every pair of cards in both directions, then through a third; each copy compared byte for byte."""
     import torch
 
-    count = min(torch.cuda.device_count(), ranks.MAX_CARDS) if context.on_gpu else 0
-    if not context.on_gpu:
-        return skipped("needs a GPU", device=context.device)
+    count = min(torch.cuda.device_count(), ranks.MAX_CARDS)
     if count < 2:
         return skipped("one card: there is nothing to copy between", device=context.device, numbers={"cards": count})
     names = [f"cuda:{index}" for index in range(count)]
@@ -78,8 +76,6 @@ def judge_copies(wrong, access, thresholds):
 
 def nccl(context):
     """All-reduce of integers with exact sums, one process a card; on a hang or a wrong sum once more without P2P."""
-    if not context.on_gpu:
-        return skipped("needs a GPU", device=context.device)
     import torch
 
     reason = ranks.why_no_nccl(torch)

@@ -30,6 +30,11 @@ class Turn:
         self._switches = None
         self._spent_s = 0.0
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has had a round and waits for another: it holds objects that are to be given back."""
+        return self._generator is not None
+
     def step(self, context, base: dict, send):
         """Run the function, or one round of its generator: its result as others see it; None while rounds are left."""
         switches.restore(base if self._switches is None else self._switches)
@@ -83,6 +88,8 @@ def run(turns, context, send) -> None:
         if broken:
             return
         _tidy()
+        if not any(turn.begun for turn in waiting):
+            gc.freeze()  # what is left are modules: the next item's tidying need not look through them again
 
 
 def _use_one_thread():

@@ -14,11 +14,12 @@ class Item:
 
     `run` is "module:function" inside this package. `needs` are ids of checks that must have passed (or warned) first.
     `limits_s` are seconds by profile; a profile that is absent leaves the item out. Neighbours of one `group` share a
-    forked child. `torch` says that it runs in a process where torch is imported.
+    forked child. `torch` says that it runs in a process where torch is imported, `gpu` that without a card it has
+    nothing to do.
     """
 
     __slots__ = (
-        "group", "higher_is_better", "id", "kind", "limits_s", "needs", "optional", "run", "thresholds", "torch",
+        "gpu", "group", "higher_is_better", "id", "kind", "limits_s", "needs", "optional", "run", "thresholds", "torch",
         "unit",
     )  # fmt: skip
 
@@ -29,6 +30,7 @@ class Item:
         self.limits_s = row["limits_s"]
         self.needs = tuple(row.get("needs", ()))
         self.optional = row.get("priority") == "P1"
+        self.gpu = row.get("gpu", False)
         self.group = row.get("group")
         self.unit = row.get("unit", "")
         self.higher_is_better = row.get("higher_is_better", True)

@@ -15,6 +15,7 @@ import time
 
 from . import children, context, processes
 
+NO_GPU = "needs a GPU"
 IMPORT_LIMIT_S = 180.0  # for a worker that has to import torch a second time
 
 
@@ -63,7 +64,8 @@ class Worker:
         for item in items:
             reason, cause = self._obstacle(item)
             if reason:
-                self._finish(item, context.skipped(reason, **({"cause": cause} if cause else {})))
+                known = {"cause": cause, "device": "cpu" if reason == NO_GPU else None}
+                self._finish(item, context.skipped(reason, **{name: value for name, value in known.items() if value}))
                 continue
             refused = self._import_torch(item, spent) if item.torch else None
             if refused is None:
@@ -127,7 +129,6 @@ class Worker:
         self._context.import_seconds = seconds
         self._torch_loaded = True
         _quiet_warnings()
-        gc.collect()
         gc.freeze()  # a child's collector must not touch, and so copy, every page of torch
         return None
 
@@ -142,7 +143,11 @@ def blocked(item, results: dict, gpu_needed: bool) -> str:
         if need == "first-kernel":
             return "no usable GPU" if gpu_needed else "the check first-kernel did not pass"
         return f"the check {need} did not pass"
-    return ""
+    return NO_GPU if item.gpu and _ran_on_the_cpu(results.get("first-kernel", {})) else ""
+
+
+def _ran_on_the_cpu(first):
+    return first.get("status") in context.GOOD and first.get("device") == "cpu"
 
 
 def _quiet_warnings():
