@@ -300,6 +300,11 @@ def test_a_code_is_known_in_every_writing(code: str, cause: str) -> None:
         ("error: unexpected argument '/bin/bash' found", "payload-never-started"),
         ("python: can't open file '/srv/bash': [Errno 2] No such file or directory", "payload-never-started"),
         ("app.py: error: unrecognized arguments: --shape build.sh", "unknown"),
+        ("app.py: error: unrecognized arguments: --shell bash", "unknown"),
+        ("python: can't open file '/app/train.sh': [Errno 2] No such file or directory", "entrypoint-not-found"),
+        ("The tests pass without torch installed.", "unknown"),
+        ("NCCL INFO NET/OFI Could not find a better protocol", "unknown"),
+        ('if "CUDA out of memory" found in text: retry()', "unknown"),
         # Docker looks for a device on the machine itself.
         (
             'gathering device information while adding custom device "/dev/nvidiactl": no such file or directory',

@@ -99,7 +99,7 @@ _MET = _any(
     r"\b(got|gets?|getting|receiv\w{1,3}|sees?|seen|seeing|shows?|showing|says|said|throws?|gives?|prints?|encounter\w{0,3})\b",
     r"crash|panic|killed|died|caused|:\d{1,5}: |cannot|can.t|unable|denied|stuck|hang|sporadic|intermittent|suddenly",
     r"\b(with|because|due|during|while|after|upon|occasional(ly)?|random(ly)?|still|always|keeps?)\b",
-    r"\b(when i|i run|i am|i'm|my|found|detected|observed|reported|ago)\b",
+    r"\b(when i|i run|i am|i'm|my|ago)\b|\b(found|detected|observed)[\]:]",
 )
 _QUOTES = ('"', "`")
 _FENCE = re.compile("`{2,}")  # sets off what was printed; it quotes nothing inside a sentence
