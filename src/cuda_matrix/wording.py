@@ -69,6 +69,7 @@ _CODE = (
     r"^\"[\w-]{1,40}\.[\w.-]{1,60}\": ?\"",  # a catalogue of texts, by dotted keys
     r"\"(status|outcome|result)\": ?\"(passed|ok|success|skipped)\"",
     r"^--?[a-z][\w-]{1,40}( [A-Z_]{2,20})? {2,}\S",  # an option in a usage message
+    r"^(?:- )?(alert|expr|summary): |^[a-z_]{2,30}: [^#]{1,80} {2,}# [a-z]",  # a rule for alerts; a comment in YAML
 )
 # Prose that tells of failures: documentation, change logs, names of tests, lines of source code.
 _MENTION = _any(
@@ -77,17 +78,22 @@ _MENTION = _any(
     r"\b(is|are) the most (frequent|common)\b|\bwe (study|propose|present)\b",
     r"^this release (supports?|adds?|requires?|drops?)\b|^(system )?(requirements?|prerequisites?)\b ?:",
     # A commit of a log.
+    r"^[0-9a-f]{7,12} [A-Z][a-z]{1,12} [a-z]",
     r"^[0-9a-f]{7,40} (fix|handle|retry|add|remove|revert|merge|improve|support|update|catch|ignore|detect)\w{0,3} ",
     r"\bif (you|your|this|the|it|that)\b.{0,60}\b(see|sees|get|gets|encounter|receive|run into|hit|appears?|occurs?)\b",
     r"\b(this|these|such an?) (errors?|messages?|failures?) (means?|occurs?|happens?|indicates?|usually|often)\b",
     r"\b(common|typical|possible|known|frequent) (errors?|problems|failures?)\b",
     r"\b(for example|for instance|such as|e\.g\.|see also|read more|troubleshooting|frequently asked|how to fix)\b",
     r"^[-*+] .{0,40}\b(fix|fixed|fixes|add|added|adds|improve[ds]?|handle[ds]?)\b",
-    r"^[-*+] .{0,40}\b(avoid|prevent|support|raise|detect|retry|better|clearer|document)\b",
+    r"^[-*+] .{0,40}\b((avoid|prevent|support|raise|detect|document)s?|retry|better|clearer|no longer)\b",
+    r"^[-*+] \[[ x]\] |^nit\b|\blgtm\b|\bin this (post|article|guide|tutorial|section|chapter)\b",
+    r"\b(may|might|can|could|would) (stop|fail|end|die|crash|hang|break|abort) with\b",
+    r"\bwhen (docker|torch|pytorch|it|the \w{1,20}) (says|prints|reports)\b",
+    r"\bsi vous (lisez|voyez|obtenez)\b|\ben cas de\b|\b(falls|wenn) (sie|du|die meldung)\b",
     r"^(#{1,6} (?!error: )|fix(es|ed)?(\(\w{1,30}\))?: |feat(\(\w{1,30}\))?: |docs?: |test(s|ing)?: )",
     r"\b(raises|throws|returns|means|is raised|is thrown|is returned) (a |an |the |when|if|that|`)",
     r"^(?:[+-] {0,40})?(def|class|except|elif|assert|raise|return|import|from|with pytest)\b(?!.{0,300}Error: )",
-    r"^\|[^|]{1,300}\|[^|]{1,300}\|$",  # a row of a table
+    r"^\|[^|]{1,300}\|[^|]{1,300}\|$|^\d{1,3} ?\| [^|]{1,120} \| ",  # a row of a table
     r"^[-*+] {1,3}([`\"])[^`\"]{1,300}[`\"] ?(:|-|\u2013|\u2014|=|means\b|is\b)",  # an item of a list of errors
     r"^`[^`]{1,300}` ?\| ",
     r"\b(simulat|mock|fak)(e|es|ed|ing)\b.{0,60}\b(error|fail|fault|oom|out of memory)",
