@@ -302,6 +302,9 @@ def test_a_code_is_known_in_every_writing(code: str, cause: str) -> None:
         ("python: can't open file '/srv/bash': [Errno 2] No such file or directory", "payload-never-started"),
         ("app.py: error: unrecognized arguments: --shape build.sh", "unknown"),
         ("app.py: error: unrecognized arguments: --shell bash", "unknown"),
+        # A line that begins with the time, or with a number in hexadecimal, is no commit of a log.
+        ("1668693503 CUDA out of memory in step 3", "gpu-oom"),
+        ("7f3e8c2b fatal: CUDA out of memory in step 3", "gpu-oom"),
         ("python: can't open file '/app/train.sh': [Errno 2] No such file or directory", "entrypoint-not-found"),
         ("The tests pass without torch installed.", "unknown"),
         ("NCCL INFO NET/OFI Could not find a better protocol", "unknown"),

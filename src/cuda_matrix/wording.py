@@ -78,7 +78,7 @@ _MENTION = _any(
     r"\b(is|are) the most (frequent|common)\b|\bwe (study|propose|present)\b",
     r"^this release (supports?|adds?|requires?|drops?)\b|^(system )?(requirements?|prerequisites?)\b ?:",
     # A commit of a log.
-    r"^[0-9a-f]{7,12} [A-Z][a-z]{1,12} [a-z]",
+    r"^(?=\d{0,11}[a-f])[0-9a-f]{7,12} (?-i:[A-Z][a-z]{1,12} [a-z])",  # with a letter: a time in seconds is no commit
     r"^[0-9a-f]{7,40} (fix|handle|retry|add|remove|revert|merge|improve|support|update|catch|ignore|detect)\w{0,3} ",
     r"\bif (you|your|this|the|it|that)\b.{0,60}\b(see|sees|get|gets|encounter|receive|run into|hit|appears?|occurs?)\b",
     r"\b(this|these|such an?) (errors?|messages?|failures?) (means?|occurs?|happens?|indicates?|usually|often)\b",
