@@ -3,10 +3,11 @@
 # without a usable Python gets the project's image instead, built once per content. Nothing of the runner's own Python
 # is changed, and nothing lands on PATH.
 set -euo pipefail
-# Of no use to pip, to a build of a package or of an image (as in launch.sh, whose `python` would be found here).
-unset GITHUB_TOKEN GH_TOKEN INPUT_TOKEN CUDA_MATRIX_TOKEN ACTIONS_RUNTIME_TOKEN ACTIONS_ID_TOKEN_REQUEST_TOKEN
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=action/tokens.sh
+. "$root/action/tokens.sh" # not launch.sh: its `python` would be found below
+withhold_tokens
 lock="$root/requirements.lock"
 
 # Python >= 3.10 that can make a virtual environment (Debian's own cannot without python3-venv).

@@ -5,11 +5,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONDONTWRITEBYTECODE=1
 
-# GitHub runs inside the same environment: what could speak in its name stays out of everything but `publish.sh`.
-withhold_tokens() {
-  unset GITHUB_TOKEN GH_TOKEN INPUT_TOKEN CUDA_MATRIX_TOKEN ACTIONS_RUNTIME_TOKEN ACTIONS_RESULTS_URL \
-    ACTIONS_ID_TOKEN_REQUEST_TOKEN ACTIONS_ID_TOKEN_REQUEST_URL
-}
+# shellcheck source=action/tokens.sh
+. "$root/action/tokens.sh"
 
 # `docker run` with what the tool needs of this runner, each thing at its own path: the workspace, the runner's files,
 # Docker's socket and logins. Names of variables only, never values: arguments are seen by every user of a machine.
