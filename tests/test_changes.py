@@ -39,7 +39,7 @@ def reason(plan: Plan, result: CellResult | None, *files: str, today: Today = TO
 
 def test_a_cell_with_nothing_new_is_left_out_with_its_day() -> None:
     plan = make_plan()
-    left = without_unchanged(plan, since(accepted(plan)), TODAY)
+    left = without_unchanged(plan, since(accepted(plan)), TODAY).plan
     assert (left.cells, left.lanes) == ((), ())
     (skipped,) = left.skipped
     assert (skipped.id, skipped.kind) == (CELL, "unchanged")
@@ -48,7 +48,7 @@ def test_a_cell_with_nothing_new_is_left_out_with_its_day() -> None:
 
 def test_the_other_cells_keep_their_lanes() -> None:
     plan = make_plan(images=("good", "other"))
-    left = without_unchanged(plan, since(accepted(plan)), TODAY)
+    left = without_unchanged(plan, since(accepted(plan)), TODAY).plan
     assert [cell.id for cell in left.cells] == ["other@rtx4090"]
     assert [lane.cells for lane in left.lanes] == [("other@rtx4090",)]
 
@@ -82,7 +82,7 @@ def test_whatever_a_result_depends_on_makes_it_run(values: dict[str, Any], words
     plan = make_plan()
     result = accepted(plan, **values)
     assert words in reason(plan, result)
-    assert without_unchanged(plan, since(result), TODAY) == plan
+    assert without_unchanged(plan, since(result), TODAY).plan == plan
 
 
 def test_without_a_result_it_runs() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from cuda_matrix.gate import ACCEPTED, utc
 from cuda_matrix.globs import matches, may_meet
@@ -46,27 +47,36 @@ class Today:
     max_age: timedelta
 
 
-def without_unchanged(plan: Plan, since: Since, today: Today) -> Plan:
+class Compared(NamedTuple):
+    """The plan without its unchanged cells, and why each of the others runs, in its order."""
+
+    plan: Plan
+    reasons: tuple[str, ...]
+
+
+def without_unchanged(plan: Plan, since: Since, today: Today) -> Compared:
     """The plan with its unchanged cells skipped, each with the day and the digest of the result that still holds."""
-    skipped = []
+    skipped, reasons = [], []
     for cell in plan.cells:
-        result = since.accepted.get(cell.id)
-        if result is None or reason_to_run(plan, cell, since, today):
+        reason = reason_to_run(plan, cell, since, today)
+        if reason:
+            reasons.append(reason)
             continue
+        result = since.accepted[cell.id]
         when = f"{utc(result.started_at):%Y-%m-%d}"
-        reason = f"{result.verdict.value} on {when} with the same image, card, driver, payload and configuration"
+        held = f"{result.verdict.value} on {when} with the same image, card, driver, payload and configuration"
         skipped.append(
             SkippedCell(
                 id=cell.id,
                 image=cell.image,
                 runner=cell.runner,
                 kind="unchanged",
-                reason=reason,
+                reason=held,
                 digest=result.image.digest,
                 tested_at=result.started_at,
             )
         )
-    return without_cells(plan, skipped)
+    return Compared(without_cells(plan, skipped), tuple(reasons))
 
 
 def reason_to_run(plan: Plan, cell: PlannedCell, since: Since, today: Today) -> str:
@@ -99,7 +109,7 @@ def touched(image: PlannedImage, files: Iterable[str]) -> str:
     return _touched(image.paths, tuple(files))
 
 
-@lru_cache(maxsize=1024)  # an image has a cell on every runner, and is asked about twice for each
+@lru_cache(maxsize=1024)  # an image has a cell on every runner
 def _touched(globs: tuple[str, ...], files: tuple[str, ...]) -> str:
     plain = [_plain(glob) for glob in globs]
     return next((file for file in files if any(_covers(glob, file) for glob in plain)), "")

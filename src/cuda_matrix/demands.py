@@ -11,10 +11,9 @@ from dataclasses import replace
 
 from cuda_matrix.config import Config
 from cuda_matrix.explain import listed
-from cuda_matrix.gate import ACCEPTED, GateReason, GateVerdict
-from cuda_matrix.globs import matches
+from cuda_matrix.gate import ACCEPTED, GateReason, GateVerdict, requires
 from cuda_matrix.matrix import Cell, Expansion, select, tier_globs
-from cuda_matrix.plan import Plan
+from cuda_matrix.plan import Plan, PlannedCell, SkippedCell
 from cuda_matrix.result import CellResult
 
 
@@ -28,7 +27,7 @@ def demanded(config: Config, expansion: Expansion, tier: str | None, globs: Sequ
     for chosen in (tier_globs(config, tier) if tier is not None else (), globs):
         if chosen:
             cells = select(cells, chosen, expansion.skipped)
-    return tuple(cell for cell in cells if any(matches(cell.id, glob) for glob in config.policy.required))
+    return tuple(cell for cell in cells if requires(config.policy, cell.id))
 
 
 def shortfalls(plan: Plan, config: Config, expansion: Expansion, cells: Iterable[Cell]) -> tuple[GateReason, ...]:
@@ -79,18 +78,17 @@ def _others(plan: Plan, config: Config, expansion: Expansion, cells: Sequence[Ce
     # The plan's own word says of which image and machine its cell is: an id alone proves nothing.
     demands = {cell.id: (expansion.images[cell.image], expansion.runners[cell.runner]) for cell in cells}
     found: dict[str, list[str]] = {}
-    named = [(cell.id, cell.image, cell.runner) for cell in plan.cells]
-    named += [(cell.id, cell.image, cell.runner) for cell in plan.skipped]
-    for name, image, column in named:
-        if name not in demands:
+    planned: tuple[PlannedCell | SkippedCell, ...] = (*plan.cells, *plan.skipped)
+    for cell in planned:
+        if cell.id not in demands:
             continue
-        row, machine = plan.images[image], plan.runners[column]
-        configured, runner = demands[name]
+        row, machine = plan.images[cell.image], plan.runners[cell.runner]
+        configured, runner = demands[cell.id]
         names = [what for what in ("ref", "env", "expect") if getattr(row, what) != getattr(configured, what)]
         names += ["digest"] if configured.digest and row.digest != configured.digest else []
         if names:
-            found.setdefault(f"another {', '.join(names)} of the image {image}", []).append(name)
+            found.setdefault(f"another {', '.join(names)} of the image {cell.image}", []).append(cell.id)
         if machine.gpu != runner.gpu:
-            found.setdefault(f"another card of the runner {column}", []).append(name)
+            found.setdefault(f"another card of the runner {cell.runner}", []).append(cell.id)
     for what, which in found.items():
         yield GateReason(f"the plan has {what} than the configuration: {listed(which)}", tuple(which))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from math import ceil
 
-from cuda_matrix.config import ExpectFail
+from cuda_matrix.config import ExpectFail, Policy
 from cuda_matrix.errors import Problem
 from cuda_matrix.globs import matches
 from cuda_matrix.model import CheckStatus, EngineName, Verdict
@@ -174,7 +174,7 @@ def _age(result: CellResult) -> tuple[datetime, int, bool]:
 
 
 def _judge_planned(plan: Plan, cell: PlannedCell, result: CellResult | None, demand: str, today: date) -> Judgement:
-    required = _required(plan, cell.id)
+    required = requires(plan.policy, cell.id)
     if result is None:
         return Judgement(cell.id, cell.image, cell.runner, Verdict.NOT_RUN, required, reason="no result was found")
     other = _other_question(plan, cell, result, demand)
@@ -201,15 +201,16 @@ def _judge_skipped(plan: Plan, skipped: SkippedCell) -> Judgement:
         skipped.image,
         skipped.runner,
         Verdict.SKIPPED,
-        _required(plan, skipped.id),
+        requires(plan.policy, skipped.id),
         reason=skipped.reason,
         skip_kind=skipped.kind,
         prediction=skipped.prediction,
     )
 
 
-def _required(plan: Plan, cell: str) -> bool:
-    return any(matches(cell, glob) for glob in plan.policy.required)
+def requires(policy: Policy, cell: str) -> bool:
+    """Whether a policy demands an answer of this cell."""
+    return any(matches(cell, glob) for glob in policy.required)
 
 
 def _other_question(plan: Plan, cell: PlannedCell, result: CellResult, demand: str) -> str:

@@ -5,6 +5,7 @@ Pure. Must not know files, Docker, results or lanes (lanes).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -369,11 +370,12 @@ def _whole_findings(config: Config, expansion: Expansion, unseen: Unseen, doubts
         else:
             yield Finding(path, f"{glob!r} matches no cell{_near_cell(glob, images, config.runners)}")
 
+    counts = Counter(cell.runner for cell in expansion.cells)
     for glob, least in config.policy.coverage.items():
         if unseen.cell(f"*@{glob}"):
             continue
         here = [runner for runner in config.runners if matches(runner, glob)]
-        most = min((sum(cell.runner == runner for cell in expansion.cells) for runner in here), default=0)
+        most = min((counts[runner] for runner in here), default=0)
         if not here:
             text = f"{glob!r} matches no runner{nearest(glob, config.runners)}"
             yield Finding(("policy", "coverage", glob), text, key=True)

@@ -14,6 +14,7 @@ from cuda_matrix.architectures import ArchitectureTable
 from cuda_matrix.cards import Card, find_gpu
 from cuda_matrix.drivers import DriverTable, cuda_of_number
 from cuda_matrix.result import Facts
+from cuda_matrix.tables import Reference
 
 # By which keys people name the card in what they tell beside a log.
 _CARD_WORDS = ("gpu", "card", "device", "gpu_name")
@@ -26,6 +27,11 @@ class Tables(NamedTuple):
     drivers: DriverTable
     cards: tuple[Card, ...] = ()
     architectures: ArchitectureTable | None = None
+
+    @classmethod
+    def of(cls, reference: Reference) -> Tables:
+        """All that there is to know."""
+        return cls(reference.drivers, reference.cards, reference.architectures)
 
 
 def particulars(figures: Mapping[str, str], facts: Facts, context: Mapping[str, str], tables: Tables) -> dict[str, str]:

@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 from cuda_matrix.config import Config
 from cuda_matrix.explain import listed
-from cuda_matrix.gate import GOOD, GateVerdict, Judgement, selected, utc
-from cuda_matrix.globs import matches
+from cuda_matrix.gate import GOOD, GateVerdict, Judgement, requires, selected, utc
 from cuda_matrix.image_reference import problem_of
 from cuda_matrix.matrix import Expansion
 from cuda_matrix.model import EngineName, Verdict
@@ -57,7 +56,7 @@ def as_configured(plan: Plan, config: Config, expansion: Expansion) -> tuple[Pla
     demanded: dict[str, list[str]] = {row.id: [] for row in expansion.images.values() if row.release}
     for cell in expansion.cells:
         row = expansion.images[cell.image]
-        if row.release and any(matches(cell.id, glob) for glob in config.policy.required):
+        if row.release and requires(config.policy, cell.id):
             demanded[row.id].append(cell.id)
     return plan.model_copy(update={"images": images, "policy": config.policy}), demanded
 

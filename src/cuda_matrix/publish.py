@@ -147,13 +147,11 @@ def give_up(forge: Forge, options: ReportOptions, occasion: Occasion, why: str) 
         if not occasion.head_sha:
             return _NO_COMMIT
         name, key = check_identity(options, occasion)
-        report = CheckReport("no report", f"There is nothing to report: {markdown(why)}")
-        conclusion: Conclusion = "failure"
+        conclusion: Conclusion = "action_required" if occasion.from_fork else "failure"
         if occasion.from_fork:
-            report, conclusion = (
-                CheckReport("nothing ran: a fork's code waits for approval", _APPROVE),
-                "action_required",
-            )
+            report = CheckReport("nothing ran: a fork's code waits for approval", _APPROVE)
+        else:
+            report = CheckReport("no report", f"There is nothing to report: {markdown(why)}")
         _finish(forge, name, key, occasion, report, conclusion)
         return Said("check", "done", f"completed as {conclusion}")
 

@@ -121,8 +121,7 @@ class _Case(NamedTuple):
 
 
 def _diagnosed(evidence: Evidence, reference: Reference) -> Diagnosis:
-    tables = Tables(reference.drivers, reference.cards, reference.architectures)
-    return diagnose(evidence, reference.catalogue, reference.drivers, tables)
+    return diagnose(evidence, reference.catalogue, reference.drivers, Tables.of(reference))
 
 
 def _blame(diagnosis: Diagnosis) -> Verdict:

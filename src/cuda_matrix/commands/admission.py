@@ -116,9 +116,8 @@ def without_unchanged(plan: Plan, revision: str, now: datetime, config: str | No
         now=now,
         max_age=timedelta(seconds=min(plan.policy.max_age, base.policy.max_age)),
     )
-    left = changes.without_unchanged(plan, since, today)
-    reasons = Counter(changes.reason_to_run(plan, cell, since, today) for cell in left.cells)
-    notes += [f"{count} cell{'s' * (count != 1)} run: {reason}" for reason, count in reasons.most_common()]
+    left, reasons = changes.without_unchanged(plan, since, today)
+    notes += [f"{count} cell{'s' * (count != 1)} run: {reason}" for reason, count in Counter(reasons).most_common()]
     return left, [f"{len(left.skipped) - len(plan.skipped)} cells unchanged since {commit[:12]}", *notes]
 
 

@@ -60,8 +60,7 @@ def command(log: str | None, context: str | None, as_json: bool) -> None:
     if excerpt is not None and excerpt.lines:
         fragments = (Fragment(where=_LOG, text=excerpt.text), *evidence.fragments)
         evidence = evidence.model_copy(update={"fragments": fragments})
-    tables = Tables(reference.drivers, reference.cards, reference.architectures)
-    found = diagnose(evidence, reference.catalogue, reference.drivers, tables)
+    found = diagnose(evidence, reference.catalogue, reference.drivers, Tables.of(reference))
     says_something = evidence.fragments or evidence.exit != Evidence().exit
     if found.cause == NONE and not says_something:
         found = _nothing(reference)

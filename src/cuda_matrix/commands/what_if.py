@@ -200,14 +200,13 @@ def _table(lines: list[Line], plan: Plan) -> Iterator[str]:
 
     from cuda_matrix.commands.foresight import driverless, said, symbol, wrapped
 
+    headers = ("Cell", "Driver", "Predicted", "Shown by a run")
+    columns = len(headers) if any(line.measured for line in lines) else 3
     rows = [
-        (line.cell, line.driver or "–", f"{symbol(line.before)} {said(line.before)}", line.shown or "–")
+        (line.cell, line.driver or "–", f"{symbol(line.before)} {said(line.before)}", line.shown or "–")[:columns]
         for line in lines[:ROWS_SHOWN]
     ]
-    headers: tuple[str, ...] = ("Cell", "Driver", "Predicted", "Shown by a run")
-    if not any(line.measured for line in lines):
-        rows, headers = [row[:3] for row in rows], headers[:3]  # type: ignore[misc]
-    yield tabulate(rows, headers=headers, disable_numparse=True)
+    yield tabulate(rows, headers=headers[:columns], disable_numparse=True)
     if len(lines) > ROWS_SHOWN:
         yield f"… and {len(lines) - ROWS_SHOWN} more (--json shows all)"
     known = {line.runner for line in lines if line.driver is not None}  # by the results, if not by the configuration

@@ -15,7 +15,6 @@ import time
 
 from . import children, context, processes
 
-NO_GPU = "needs a GPU"
 IMPORT_LIMIT_S = 180.0  # for a worker that has to import torch a second time
 
 
@@ -62,12 +61,9 @@ class Worker:
         """Run as many of a group's items as one child survives; those that are left."""
         ready, spent = [], {}
         for item in items:
-            reason, cause = self._obstacle(item)
-            if reason:
-                known = {"cause": cause, "device": "cpu" if reason == NO_GPU else None}
-                self._finish(item, context.skipped(reason, **{name: value for name, value in known.items() if value}))
-                continue
-            refused = self._import_torch(item, spent) if item.torch else None
+            refused = self._obstacle(item)
+            if refused is None and item.torch:
+                refused = self._import_torch(item, spent)
             if refused is None:
                 ready.append(item)
             else:
@@ -79,13 +75,13 @@ class Worker:
         return child.run(self._context, self._send, self._finish)
 
     def _obstacle(self, item):
-        """(why the item cannot run, the cause), or ("", None)."""
+        """The result of an item that cannot run; None where it can."""
         now = time.monotonic()
         if now >= self._job.end:
-            return children.CELL_LIMIT_REACHED, "cell-timeout"
+            return context.skipped(children.CELL_LIMIT_REACHED, cause="cell-timeout")
         if item.optional and now >= self._job.budget_end:
-            return f"the time budget of the profile {self._profile} is used up", None
-        return blocked(item, self._job.results, self._context.gpu_needed), None
+            return context.skipped(f"the time budget of the profile {self._profile} is used up")
+        return _blocked(item, self._job.results, self._context.gpu_needed)
 
     def _send(self, message):
         if message.get("event") == "keep":
@@ -133,21 +129,20 @@ class Worker:
         return None
 
 
-def blocked(item, results: dict, gpu_needed: bool) -> str:
-    """Why the item cannot be run, or "". Reads only what its prerequisites have shown."""
+def _blocked(item, results, gpu_needed):
+    """The result of an item whose prerequisites have shown that it cannot run; None where it can."""
     for need in item.needs:
         if results.get(need, {}).get("status") in context.GOOD:
             continue
         if need == "torch.import":
-            return "torch could not be imported"
-        if need == "first-kernel":
-            return "no usable GPU" if gpu_needed else "the check first-kernel did not pass"
-        return f"the check {need} did not pass"
-    return NO_GPU if item.gpu and _ran_on_the_cpu(results.get("first-kernel", {})) else ""
-
-
-def _ran_on_the_cpu(first):
-    return first.get("status") in context.GOOD and first.get("device") == "cpu"
+            return context.skipped("torch could not be imported")
+        if need == "first-kernel" and gpu_needed:
+            return context.skipped("no usable GPU")
+        return context.skipped(f"the check {need} did not pass")
+    first = results.get("first-kernel", {})
+    if item.gpu and first.get("status") in context.GOOD and first.get("device") == "cpu":
+        return context.skipped("needs a GPU", device="cpu")
+    return None
 
 
 def _quiet_warnings():
