@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
-from cuda_matrix.adapters.endpoint import connect, endpoint
+from cuda_matrix.adapters.endpoint import connect, endpoint, unreachable
+from cuda_matrix.diagnose import Evidence, Fragment, diagnose
 from cuda_matrix.errors import InfrastructureError
+from cuda_matrix.reference import load_reference
 
 
 @pytest.fixture
@@ -69,11 +72,33 @@ def test_tls_of_the_environment_holds_for_a_runner_s_tcp_host(docker_config: Pat
         ({"DOCKER_CONTEXT": "missing"}, "no Docker context 'missing'"),
     ],
 )
-# The SDK leaves its socket to the garbage collector where its own constructor fails.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_daemon_that_does_not_answer(docker_config: Path, environ: dict[str, str], words: str) -> None:
     with pytest.raises(InfrastructureError, match="cannot reach") as caught:
         connect(environ)
-    gc.collect()
+    gc.collect()  # nothing is left to it: an open socket would be an error here
     assert words in str(caught.value)
     assert "docker context use" in caught.value.hint
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_socket_without_a_daemon_is_diagnosed(docker_config: Path, tmp_path: Path, left: bool) -> None:
+    path = tmp_path / "engine"  # no engine's usual name
+    if left:
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(str(path))
+    with pytest.raises(InfrastructureError) as caught:
+        connect({}, f"unix://{path}")
+    assert diagnosed(caught.value) == "docker-daemon-down"
+
+
+def test_a_socket_of_others_is_diagnosed() -> None:
+    """By its words: root, who may run these tests, is refused nowhere."""
+    error = unreachable(PermissionError(13, "Permission denied"), "unix:///run/user/1000/engine")
+    assert diagnosed(error) == "docker-sock-permission"
+    assert "add this account to the `docker` group" in error.hint
+
+
+def diagnosed(error: Exception) -> str:
+    reference = load_reference()
+    evidence = Evidence(fragments=(Fragment(where="engine", text=str(error)),))
+    return diagnose(evidence, reference.catalogue, reference.drivers).cause

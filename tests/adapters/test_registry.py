@@ -24,9 +24,6 @@ from cuda_matrix.image_facts import ImageFacts
 from cuda_matrix.reference import load_reference
 from registry_double import OCI_MANIFEST, Answer, RegistryDouble, basic, digest_of, errors, running
 
-# The Docker SDK leaves its socket to the garbage collector where no daemon answers.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
 USER, PASSWORD = "cell", "s3cret"
 
 

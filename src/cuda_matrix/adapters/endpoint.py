@@ -5,12 +5,14 @@ Must not know what is asked of it (docker_engine, images).
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import docker
 import requests
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.errors import DockerException
-from docker.utils import kwargs_from_env
+from docker.utils import kwargs_from_env, parse_host
 
 from cuda_matrix.errors import InfrastructureError
 
@@ -29,10 +31,23 @@ def connect(environ: Mapping[str, str], docker_host: str | None = None) -> docke
     where = docker_host or environ.get("DOCKER_HOST") or "the Docker daemon"
     try:
         settings = endpoint(environ, docker_host)
-        where = settings.get("base_url") or "the local Docker socket"
+        where = settings.get("base_url") or DEFAULT_UNIX_SOCKET.removeprefix("http+")
+        _knock(parse_host(settings.get("base_url"), tls=bool(settings.get("tls"))))
         return docker.APIClient(version="auto", timeout=API_TIMEOUT_S, use_ssh_client=True, **settings)
     except (DockerException, requests.RequestException, OSError, ValueError) as error:
         raise unreachable(error, where) from error
+
+
+def _knock(address: str) -> None:
+    """Fails where nobody listens on a Unix socket.
+
+    The SDK would fail there too, and leave its open socket to the garbage collector.
+    """
+    scheme, _, path = address.partition("://")
+    if scheme == "http+unix":
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(API_TIMEOUT_S)
+            door.connect("/" + path.lstrip("/"))  # unix://path means unix:///path, to the SDK
 
 
 def endpoint(environ: Mapping[str, str], docker_host: str | None = None) -> dict[str, Any]:
