@@ -189,7 +189,7 @@ class Deployed:
             cwd=cwd or self.home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=120,
+            timeout=280,  # less than pytest's own
             check=False,
         )
         return Run(done.returncode, done.stdout, done.stderr, time.monotonic() - started)

@@ -95,7 +95,7 @@ def on_card(deployed, real_torch):
         kinds = {"rates": "benchmarks", "networks": "benchmarks"}
         asked = {"checks": (), "benchmarks": (), kinds.get(part, "checks"): PARTS[part]}
         # One thread: several wait for each other on a machine that others use.
-        return deployed.run(env={"OMP_NUM_THREADS": "1"}, profile=profile, gpu_required=True, limit_s=115.0, **asked)
+        return deployed.run(env={"OMP_NUM_THREADS": "1"}, profile=profile, gpu_required=True, limit_s=250.0, **asked)
 
     return run
 
