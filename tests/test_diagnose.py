@@ -17,7 +17,7 @@ from cuda_matrix.reference import load_reference
 from cuda_matrix.result import Diagnosis, Exit, Facts, Gpu
 
 REFERENCE = load_reference()
-TABLES = Tables(REFERENCE.drivers, REFERENCE.cards, REFERENCE.architectures)
+TABLES = Tables.of(REFERENCE)
 DATA = Path(__file__).parent / "data"
 # Public reports with the cause that was confirmed there (`url`); `text_decides`: whether the text alone can tell.
 REPORTS = [json.loads(line) for line in (DATA / "failures.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ from cuda_matrix.reference import load_reference
 from cuda_matrix.result import Facts, Gpu
 
 REFERENCE = load_reference()
-TABLES = Tables(REFERENCE.drivers, REFERENCE.cards, REFERENCE.architectures)
+TABLES = Tables.of(REFERENCE)
 
 
 def test_what_was_measured_wins_over_what_is_told() -> None:

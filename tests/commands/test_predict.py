@@ -157,7 +157,7 @@ def test_a_file_of_facts_that_is_no_such_file(empty_folder: Path) -> None:
 
 def test_a_registry_that_does_not_answer() -> None:
     asked = ["--gpu", "RTX 3090", "--driver", "580.65.06"]
-    # A process of its own: Docker's library leaves a socket open where no daemon answers.
+    # A process of its own: what it prints beside the answer and how it ends are asked for too.
     command = [sys.executable, "-m", "cuda_matrix", "predict", "--image"]
     done = subprocess.run(
         [*command, "localhost:1/nothing/known:latest", *asked], capture_output=True, text=True, check=False
