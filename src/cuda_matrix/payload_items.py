@@ -28,13 +28,18 @@ class Item(Frozen):
     priority: Literal["P0", "P1"]
     limits_s: Annotated[dict[Profile, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     gpu: bool = False
-    group: str | None = None
+    group: Annotated[str, Field(pattern=r"^[a-z-]+(/[a-z-]+)?$")] | None = None
     unit: str = ""
     higher_is_better: bool = True
     thresholds: dict[str, float | int | str] = Field(default={}, description="What the verdict compares with.")
     method: _Text
     fail_means: _Text
     source: _Text
+
+    @property
+    def child(self) -> str | None:
+        """What the items share that run in one process; None for an item that has one to itself."""
+        return self.group and self.group.partition("/")[0]
 
     @model_validator(mode="after")
     def _measured_in_something(self) -> Item:
@@ -58,8 +63,8 @@ class ItemTable(Frozen):
                 if need not in seen or not set(item.limits_s) <= set(seen[need].limits_s):
                     msg = f"{item.id} needs {need}, which does not stand before it in every profile"
                     raise ValueError(msg)
-                if item.group is not None and seen[need].group == item.group:
-                    msg = f"{item.id} needs {need}, which shares its group: it may not have ended"
+                if item.child is not None and seen[need].child == item.child:
+                    msg = f"{item.id} needs {need}, which shares its process: it may not have ended"
                     raise ValueError(msg)
             seen[item.id] = item
         return self

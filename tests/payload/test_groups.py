@@ -66,6 +66,22 @@ def keeps(context):
 def finds(context):
     return passed("found", numbers={"value": context.kept["what"]["value"], "limit": context.thresholds["limit"]})
 
+def slow(context):
+    time.sleep(0.8)
+    return fine(context)
+
+def sees_siblings(context):
+    # Other children of the worker, ended or not.
+    count = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/" + name + "/stat") as stream:
+                parent = int(stream.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        count += parent == os.getppid()
+    return passed("seen", numbers={"siblings": count - 1})
+
 def _rounds(context, name, own):
     torch = sys.modules["torch"]
     torch.backends.cudnn.benchmark = own
@@ -75,7 +91,8 @@ def _rounds(context, name, own):
         seen.append(torch.backends.cudnn.benchmark)
         time.sleep(0.05)
         yield
-    return passed(name, numbers={"kept_own_switch": seen == [own] * 3, "at": time.monotonic()})
+    numbers = {"kept_own_switch": seen == [own] * 3, "at": time.monotonic(), "pid": os.getpid()}
+    return passed(name, numbers=numbers)
 
 def rounds_a(context):
     return (yield from _rounds(context, "a", True))
@@ -155,6 +172,9 @@ def sees_results(context):
 
 def first_kernel(context):
     return passed("there is a card", device="cuda:0")
+
+def first_kernel_on_cpu(context):
+    return passed("there is none", device="cpu")
 """
 # Just enough of torch: switches, and a CUDA context that can be poisoned.
 TORCH = """
@@ -348,6 +368,48 @@ def test_rounds_of_one_group_interleave_with_their_own_switches(deployed):
     assert 0 < result.end("rounds-b")["numbers"]["at"] - result.end("rounds-a")["numbers"]["at"] < 1
     starts = [event["id"] for event in result.events if event["event"] == "start"]
     assert starts == ["torch.import", "first-kernel", "rounds-a", "rounds-b"]
+
+
+def test_groups_of_one_name_share_a_process_one_after_the_other(deployed):
+    deployed.torch(TORCH)
+    rows = shared("rounds_a", "rounds_b", "fine", "again")
+    for row, group in zip(rows[2:], ("measure/a", "measure/b", "measure/b", "other"), strict=True):
+        row["group"] = group
+    deployed.items(*rows, checks=CHECKS)
+    result = deployed.run()
+    assert set(result.statuses().values()) == {"pass"}
+    processes = [result.end(name)["numbers"]["pid"] for name in ("rounds-a", "rounds-b", "fine", "again")]
+    assert len(set(processes[:3])) == 1
+    assert processes[3] not in processes[:3]
+    # Neighbours of one group have ended before the next begins; within the next, rounds alternate as ever.
+    order = [event["id"] for event in result.events if event["event"] in ("start", "end")][4:]
+    assert order == ["rounds-a", "rounds-a", "rounds-b", "fine", "fine", "rounds-b", "again", "again"]
+
+
+def test_an_optional_item_is_left_out_in_the_middle_of_a_process_too(deployed):
+    rows = shared("slow", "fine", "again")
+    rows[3]["priority"] = "P1"
+    deployed.torch(TORCH)
+    deployed.items(*rows, checks=CHECKS, budgets_s={"smoke": 0.5})
+    result = deployed.run()
+    assert [result.statuses()[name] for name in ("slow", "fine", "again")] == ["pass", "skip", "pass"]
+    assert result.end("fine")["summary"] == "the time budget of the profile smoke is used up"
+    assert len(pids(result, "slow", "again")) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cpu"])
+def test_what_held_a_card_has_left_before_another_begins(deployed, device):
+    """On a CPU nobody waits for the end of a process; then they must not pile up."""
+    names = [f"sees{number}" for number in range(12)]
+    first = {"cuda:0": "checks_stub:first_kernel", "cpu": "checks_stub:first_kernel_on_cpu"}[device]
+    rows = [item_row("torch.import", "checks_torch:imported"), item_row("first-kernel", first)]
+    rows += [item_row(name, "checks_stub:sees_siblings", needs=["first-kernel"]) for name in names]
+    deployed.torch(TORCH)
+    deployed.items(*rows, checks=CHECKS)
+    result = deployed.run()
+    assert set(result.statuses().values()) == {"pass"}
+    siblings = [result.end(name)["numbers"]["siblings"] for name in names]
+    assert max(siblings) <= {"cuda:0": 0, "cpu": 4}[device]
 
 
 def test_a_crash_between_rounds_costs_one_item_and_the_others_begin_again(deployed):

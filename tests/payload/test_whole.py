@@ -8,10 +8,9 @@ from cuda_matrix.reference import load_items
 
 # Everything that computes: what shares a process, and enough of what does not.
 CHECKS = ("torch", "first-kernel", "libs", "numerics", "attention", "training", "export")
-# What a smoke run may cost beside its items: a fork of a process with torch in it and its end (17 ms, bare) for each of
-# fifteen groups, and compiling our modules: 0.65 s on an idle machine. The aim, 0.3 imports of torch, is not reached.
-OVERHEAD_S = 1.6
-IDLE_IMPORT_S = 1.5  # of torch on the same machine; where it takes longer, so does everything else
+# What a smoke run may cost beside its items, torch.import among them, in imports of torch. It is about 0.2.
+OVERHEAD_IMPORTS = 0.3
+ATTEMPTS = 3  # what somebody else does on this machine only ever adds to it
 SMOKE_BUDGET_S = load_items().budgets_s["smoke"]
 
 
@@ -32,10 +31,13 @@ def test_verdicts_do_not_depend_on_who_shares_a_process(sound):
 
 
 def test_a_smoke_run_is_in_its_budget_and_costs_little_beside_its_items(sound):
-    run = sound.run(limit_s=120.0)
-    spent = {name: end["seconds"] for name, end in run.ends().items() if "seconds" in end}
-    import_s = run.end("torch.import")["numbers"]["import_s"]
-    assert {"fail", "crash", "timeout"}.isdisjoint(run.statuses().values()), run.statuses()
-    assert not [name for name, end in run.ends().items() if "budget" in end["summary"]], spent
-    assert run.seconds < SMOKE_BUDGET_S + import_s, spent
-    assert run.seconds - sum(spent.values()) < OVERHEAD_S * max(1.0, import_s / IDLE_IMPORT_S), spent
+    overheads = []
+    while len(overheads) < ATTEMPTS and not [each for each in overheads if each <= OVERHEAD_IMPORTS]:
+        run = sound.run(limit_s=120.0)
+        spent = {name: end["seconds"] for name, end in run.ends().items() if "seconds" in end}
+        import_s = run.end("torch.import")["numbers"]["import_s"]
+        assert {"fail", "crash", "timeout"}.isdisjoint(run.statuses().values()), run.statuses()
+        assert not [name for name, end in run.ends().items() if "budget" in end["summary"]], spent
+        assert run.seconds < SMOKE_BUDGET_S + import_s, spent
+        overheads.append((run.seconds - sum(spent.values())) / import_s)
+    assert min(overheads) <= OVERHEAD_IMPORTS, overheads

@@ -1,4 +1,4 @@
-"""Owns one forked child and the group of items that run in it: deadlines, logs, and what its end means for whom.
+"""Owns one forked child and the items that run in it: deadlines, logs, and what its end means for whom.
 
 Must not know in which order groups run (worker) or how an item is run inside (series).
 """
@@ -17,13 +17,18 @@ _BETWEEN_S = 60.0  # for what a child does outside of any item: starting, giving
 
 
 class Child:
-    """Runs one group. An item's limit counts its own turns only; rounds of its neighbours do not use it up."""
+    """Runs some items. An item's limit counts its own turns only; rounds of its neighbours do not use it up.
 
-    def __init__(self, items, limits_s: dict, spent_s: dict, end: float, close=()):
+    `end` and `budget_end` are moments of time.monotonic: when the whole payload must have ended, and from when on
+    optional items are not begun.
+    """
+
+    def __init__(self, items, limits_s: dict, end: float, budget_end: float, close=()):
         self._items = {item.id: item for item in items}
         self._limits_s = limits_s
-        self._spent_s = {item.id: spent_s.get(item.id, 0.0) for item in items}
-        self._end = end  # time.monotonic at which the whole payload must have ended
+        self._spent_s = dict.fromkeys(self._items, 0.0)
+        self._end = end
+        self._budget_end = budget_end
         self._close = close
         self._output = processes.Output()
         self._logs = dict.fromkeys(self._items, "")
@@ -35,15 +40,16 @@ class Child:
     def run(self, check_context, send, finish) -> list:
         """Fork, follow, and say what became of each item; the items that are left for another child."""
         self._send, self._finish = send, finish
-        turns = [series.Turn(item, _function(item), self._left_s(item, time.monotonic())) for item in self._waiting]
+        turns = [self._turn(item) for item in self._waiting]
         kills_before = cgroup.kills()
 
         def main(descriptor):
             _be_first_to_be_killed()
             series.run(turns, check_context, lambda message: _tell(descriptor, message))
+            return check_context.device == "cpu"  # what held a card must have given it back before another begins
 
         ending = processes.run(main, self._on_message, self._deadline, close=self._close, output=self._output)
-        send({"event": "series", "pid": None})  # reaped: the number may soon be another's
+        send({"event": "series", "pid": None})  # killed: the number may soon be another's
         if self._current is None and len(self._waiting) == len(self._items):
             self._take_turn(self._waiting[0])  # it died before its first turn: somebody must be charged
         if self._current is not None:
@@ -54,6 +60,9 @@ class Child:
             limit = self._spent_s[item.id] if cut_short else own
             self._answer(item, ending_result(ending, limit, cut_short, kills_before))
         return self._waiting
+
+    def _turn(self, item):
+        return series.Turn(item, function_of(item), self._left_s(item, time.monotonic()), self._budget_end)
 
     def _left_s(self, item, now):
         return max(0.0, min(self._limits_s[item.id] - self._spent_s[item.id], self._end - now))
@@ -107,7 +116,7 @@ def _tell(descriptor, message):
         processes.wait_until_read(descriptor)
 
 
-def _function(item):
+def function_of(item):
     """The item's function; where it cannot be had, one that says so: that costs this item, and not the worker."""
     module_name, _, function_name = item.run.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""Owns a child's whole life: run the items of one group in one process, one after another or round by round.
+"""Owns a child's whole life: run the items of a group or more in one process, one after another or round by round.
 
 A CUDA context costs up to a second a process, so items share one; each ends by proving it healthy, and all switches are
 turned back in between. Where the proof fails, the item at hand is charged and the process ends: the worker gives the
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import inspect
+import itertools
 import sys
 import time
+import types
 
 from . import context as contexts
 from . import events, switches
@@ -20,11 +21,15 @@ _PROOF_SIZE = 1024  # elements whose sum is known
 
 
 class Turn:
-    """One item in this process: its function, the seconds that it may take, and its generator if it is one."""
+    """One item in this process: its function, the seconds that it may take, and its generator if it is one.
 
-    def __init__(self, item, function, limit_s: float):
+    `budget_end` is the moment of time.monotonic from which on an optional item is not begun any more.
+    """
+
+    def __init__(self, item, function, limit_s: float, budget_end: float):
         self.item = item
         self.limit_s = limit_s
+        self._budget_end = budget_end
         self._function = function
         self._generator = None
         self._switches = None
@@ -34,6 +39,11 @@ class Turn:
     def begun(self) -> bool:
         """Whether it has had a round and waits for another: it holds objects that are to be given back."""
         return self._generator is not None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether there is no time left to begin it."""
+        return self.item.optional and not self.begun and time.monotonic() >= self._budget_end
 
     def step(self, context, base: dict, send):
         """Run the function, or one round of its generator: its result as others see it; None while rounds are left."""
@@ -57,7 +67,7 @@ class Turn:
         """(whether it has ended, what it gave then)."""
         if self._generator is None:
             answer = self._function(context)
-            if not inspect.isgenerator(answer):
+            if not isinstance(answer, types.GeneratorType):
                 return True, answer
             self._generator = answer
         try:
@@ -68,14 +78,24 @@ class Turn:
 
 
 def run(turns, context, send) -> None:
-    """Give every item its turn, until each has sent its answer. Returns early where the CUDA context is broken."""
+    """Give every item its turn, until each has sent its answer. Ends early where the CUDA context is broken."""
     faulthandler.enable(file=2)
     if context.device == "cpu":
         _use_one_thread()
     base = switches.capture()
-    waiting = list(turns)
+    groups = [list(group) for _, group in itertools.groupby(turns, lambda turn: turn.item.group)]
+    while groups:
+        if not _interleaved(groups.pop(0), groups, context, base, send):
+            return
+
+
+def _interleaved(waiting, later, context, base: dict, send) -> bool:
+    """Run one group, round by round; whether the CUDA context is good for the groups that come `later`."""
     while waiting:
         turn = waiting.pop(0)
+        if turn.left_out:
+            send({"event": "answer", "id": turn.item.id, **budget_used_up(context.profile)})
+            continue
         answer = turn.step(context, base, send)
         broken = broken_context(context)
         if broken:
@@ -86,10 +106,17 @@ def run(turns, context, send) -> None:
         send({"event": "answer", "id": turn.item.id, **answer})
         context.results[turn.item.id] = answer
         if broken:
-            return
-        _tidy()
+            return False
+        if waiting or later:  # with the last item the process ends, and that gives back everything
+            _tidy()
         if not any(turn.begun for turn in waiting):
             gc.freeze()  # what is left are modules: the next item's tidying need not look through them again
+    return True
+
+
+def budget_used_up(profile: str) -> dict:
+    """The result of an optional item for which there is no time left."""
+    return contexts.skipped(f"the time budget of the profile {profile} is used up")
 
 
 def _use_one_thread():

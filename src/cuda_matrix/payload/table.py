@@ -13,14 +13,14 @@ class Item:
     """One check or benchmark.
 
     `run` is "module:function" inside this package. `needs` are ids of checks that must have passed (or warned) first.
-    `limits_s` are seconds by profile; a profile that is absent leaves the item out. Neighbours of one `group` share a
-    forked child. `torch` says that it runs in a process where torch is imported, `gpu` that without a card it has
-    nothing to do.
+    `limits_s` are seconds by profile; a profile that is absent leaves the item out. Neighbours of one `group` are run
+    round by round in one forked child; groups of one `child`, the name before a slash, share it one after the other.
+    `torch` says that it runs in a process where torch is imported, `gpu` that without a card it has nothing to do.
     """
 
     __slots__ = (
-        "gpu", "group", "higher_is_better", "id", "kind", "limits_s", "needs", "optional", "run", "thresholds", "torch",
-        "unit",
+        "child", "gpu", "group", "higher_is_better", "id", "kind", "limits_s", "needs", "optional", "run", "thresholds",
+        "torch", "unit",
     )  # fmt: skip
 
     def __init__(self, row: dict, torch: bool):
@@ -32,6 +32,7 @@ class Item:
         self.optional = row.get("priority") == "P1"
         self.gpu = row.get("gpu", False)
         self.group = row.get("group")
+        self.child = (self.group or self.id).partition("/")[0]
         self.unit = row.get("unit", "")
         self.higher_is_better = row.get("higher_is_better", True)
         self.thresholds = row.get("thresholds", {})

@@ -1,7 +1,7 @@
-"""Owns the worker: imports torch once, without touching CUDA, and forks a child for every group of items.
+"""Owns the worker: imports torch once, without touching CUDA, and forks a child for the items that share one.
 
-A segfault, a broken CUDA context or a hang costs one item; the rest of its group goes on in a fresh child. If the
-worker itself dies, its supervisor starts another. Must not write to stdout: it tells its supervisor, the only writer.
+A segfault, a broken CUDA context or a hang costs one item; the rest of them go on in a fresh child. If the worker
+itself dies, its supervisor starts another. Must not write to stdout: it tells its supervisor, the only writer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import os
 import time
 
-from . import children, context, processes
+from . import children, compiled, context, processes, series
 
 IMPORT_LIMIT_S = 180.0  # for a worker that has to import torch a second time
 
@@ -47,31 +47,27 @@ class Worker:
     def main(self) -> None:
         """Run every item."""
         _need_a_temporary_directory()
-        for _, group in itertools.groupby(self._job.items, self._group_of()):
-            waiting = list(group)
+        share = self._job.request.get("share", True)
+        for _, sharing in itertools.groupby(self._job.items, lambda item: item.child if share else item.id):
+            waiting = list(sharing)
             while waiting:
                 waiting = self._run(waiting)
 
-    def _group_of(self):
-        """A key that is the same for neighbours that may share a child."""
-        share = self._job.request.get("share", True)
-        return lambda item: item.group if share and item.group else item.id
-
     def _run(self, items):
-        """Run as many of a group's items as one child survives; those that are left."""
-        ready, spent = [], {}
+        """Run as many of the items as one child survives; those that are left."""
+        ready = []
         for item in items:
-            refused = self._obstacle(item)
-            if refused is None and item.torch:
-                refused = self._import_torch(item, spent)
-            if refused is None:
+            answer = self._obstacle(item)
+            if answer is None and item.torch:
+                answer = self._import_torch(item)
+            if answer is None:
                 ready.append(item)
             else:
-                self._finish(item, refused)
+                self._finish(item, answer)
         if not ready:
             return []
         limits = {item.id: item.limit_s(self._profile) for item in ready}
-        child = children.Child(ready, limits, spent, self._job.end, close=(self._descriptor,))
+        child = children.Child(ready, limits, self._job.end, self._job.budget_end, close=(self._descriptor,))
         return child.run(self._context, self._send, self._finish)
 
     def _obstacle(self, item):
@@ -80,7 +76,7 @@ class Worker:
         if now >= self._job.end:
             return context.skipped(children.CELL_LIMIT_REACHED, cause="cell-timeout")
         if item.optional and now >= self._job.budget_end:
-            return context.skipped(f"the time budget of the profile {self._profile} is used up")
+            return series.budget_used_up(self._profile)
         return _blocked(item, self._job.results, self._context.gpu_needed)
 
     def _send(self, message):
@@ -94,8 +90,11 @@ class Worker:
         self._job.results[item.id] = answer
         self._send({"event": "end", "id": item.id, **answer})
 
-    def _import_torch(self, item, spent):
-        """Import torch; a result where it cannot be, None where it can. Its seconds belong to torch.import alone."""
+    def _import_torch(self, item):
+        """Import torch; the item's result where that fails, or where it is torch.import itself, else None.
+
+        The seconds belong to torch.import alone.
+        """
         if self._torch_loaded:
             return None
         started = time.monotonic()
@@ -104,11 +103,13 @@ class Worker:
         self._send({"event": "turn", "id": item.id, "within_s": limit})
         faulthandler.enable(file=2)
         faulthandler.dump_traceback_later(max(limit - 0.5, limit * 0.8), file=2)
+        ahead = compiled.Ahead()
         try:
             importlib.import_module("torch")
         except BaseException as error:  # whatever a broken torch raises, SystemExit included, is this check's result
             from . import checks_torch
 
+            ahead.stop()
             return {
                 **checks_torch.import_failed(error, self._context.expect),
                 "seconds": round(time.monotonic() - started, 3),
@@ -119,14 +120,22 @@ class Worker:
             seconds = time.monotonic() - started
             self._job.budget_end += seconds
             self._send({"event": "imported", "seconds": seconds})
-            if item.id == "torch.import":
-                spent[item.id] = seconds
         processes.own_signals()  # a package may have changed them at import
+        ahead.take()
         self._context.import_seconds = seconds
         self._torch_loaded = True
         _quiet_warnings()
         gc.freeze()  # a child's collector must not touch, and so copy, every page of torch
-        return None
+        return self._imported(item, seconds) if item.id == "torch.import" else None
+
+    def _imported(self, item, seconds):
+        """The result of torch.import where it can be imported: of the module in this process, so without a child."""
+        self._context.begin(item, item.limit_s(self._profile), self._send)
+        try:
+            answer = children.function_of(item)(self._context)
+        except Exception as error:  # a module that only calls itself torch may raise at any attribute
+            answer = series.raised(self._context, error)
+        return {**series.proper(answer, item.kind, None), "seconds": round(seconds, 3)}
 
 
 def _blocked(item, results, gpu_needed):
