@@ -18,7 +18,7 @@ def seen(context):
         try:
             with open("/proc/" + name + "/stat") as stream:
                 fields = stream.read().rpartition(")")[2].split()
-        except OSError:
+        except OSError:  # somebody else's, and gone
             continue
         if int(fields[1]) == os.getppid() and int(name) != os.getpid():
             children.append(fields[0])
@@ -34,9 +34,13 @@ version = types.SimpleNamespace(cuda="12.1")
 
 def brothers():
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with open("/proc/" + name + "/stat") as stream:
-            if int(stream.read().rpartition(")")[2].split()[1]) == os.getpid():
-                yield int(name)
+        try:
+            with open("/proc/" + name + "/stat") as stream:
+                parent = int(stream.read().rpartition(")")[2].split()[1])
+        except OSError:  # somebody else's, and gone
+            continue
+        if parent == os.getpid():
+            yield int(name)
 
 DO
 """

@@ -76,6 +76,42 @@ def test_a_torch_that_does_not_import(deployed, source, status, cause, evidence)
     assert run.end("work")["summary"] == "torch could not be imported"
 
 
+@pytest.mark.parametrize(
+    ("version", "status", "evidence"),
+    [
+        ("raise AttributeError(name)", "fail", "/site/torch']"),
+        ("raise RuntimeError('no version today')", "fail", "RuntimeError: no version today"),
+        ("sys.exit(0)", "crash", "the process ended with exit code 1 and without a result"),
+        ("os._exit(7)", "crash", "the process ended with exit code 7 and without a result"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crash", "Segmentation fault (signal 11)"),
+        ("time.sleep(600)", "timeout", ""),
+        ("return 'x' * 3000000", "pass", ""),
+        ("return Silent()", "fail", "ValueError: it has no text"),
+    ],
+)
+def test_a_module_that_only_calls_itself_torch_costs_what_needs_it(deployed, version, status, evidence):
+    run = run_with(
+        deployed,
+        f"""
+import os, signal, sys, time
+class Silent:
+    def __str__(self):
+        raise ValueError("it has no text")
+def __getattr__(name):
+    if name == "__version__":
+        {version}
+    raise AttributeError(name)
+""",
+    )
+    end = run.end("torch.import")
+    assert end["status"] == status
+    assert end.get("evidence", "").endswith(evidence)
+    work = "pass" if status == "pass" else "skip"
+    others = dict.fromkeys(("first", "between", "last"), "pass")
+    assert run.statuses() == {**others, "torch.import": status, "work": work}
+    assert "seconds" in end
+
+
 def test_a_hang_at_import_says_where(deployed):
     end = run_with(deployed, "import time\nprint('loading', flush=True)\ntime.sleep(600)").end("torch.import")
     assert "loading" in end["log"]

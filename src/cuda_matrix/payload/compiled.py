@@ -27,7 +27,7 @@ class Ahead:
     def __init__(self):
         self._pid = self._read = None
         self._kill = True
-        if len(os.sched_getaffinity(0)) < 2:
+        if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
             return
         try:
             self._read, write = os.pipe()
