@@ -106,6 +106,7 @@ def __getattr__(name):
     end = run.end("torch.import")
     assert end["status"] == status
     assert end.get("evidence", "").endswith(evidence)
+    assert status != "timeout" or "__getattr__" in end["log"]
     work = "pass" if status == "pass" else "skip"
     others = dict.fromkeys(("first", "between", "last"), "pass")
     assert run.statuses() == {**others, "torch.import": status, "work": work}
@@ -153,6 +154,17 @@ def kill_worker(context):
     run = deployed.run()
     assert run.statuses() == {"torch.import": "pass", "kill": "crash", "work": "pass"}
     assert run.end("kill")["evidence"] == "Killed (signal 9)"
+
+
+def test_an_import_that_nearly_took_its_limit_is_not_done_twice(deployed, tmp_path):
+    deployed.items(
+        item_row("torch.import", "checks_torch:imported", 2),
+        item_row("work", "checks_slow:fine", 5, needs=["torch.import"]),
+    )
+    deployed.module("checks_slow", "import time\ntime.sleep(1)\n" + CHECKS)
+    deployed.torch(GOOD + f"open({str(tmp_path / 'imports')!r}, 'a').write('once ')\nimport time\ntime.sleep(1.6)\n")
+    assert deployed.run().statuses() == {"torch.import": "pass", "work": "pass"}
+    assert (tmp_path / "imports").read_text() == "once "
 
 
 DECLARED = (

@@ -13,7 +13,7 @@ from . import cgroup, context, processes, series
 CELL_LIMIT_REACHED = "the cell's time limit was reached"
 PASSED_LOG_LIMIT = 2000  # characters of a good check's output that are kept
 GRACE_S = 5.0  # what a worker gets on top of an item's limit, to report the timeout itself
-_BETWEEN_S = 60.0  # for what a child does outside of any item: starting, giving memory back
+BETWEEN_S = 60.0  # for what a process does outside of any item: starting, giving memory back
 
 
 class Child:
@@ -32,7 +32,7 @@ class Child:
         self._close = close
         self._output = processes.Output()
         self._logs = dict.fromkeys(self._items, "")
-        self._deadline = processes.Deadline(min(time.monotonic() + _BETWEEN_S, end))
+        self._deadline = processes.Deadline(min(time.monotonic() + BETWEEN_S, end))
         self._current = None  # the item whose turn it is
         self._turn_began = 0.0
         self._waiting = list(items)
@@ -40,15 +40,15 @@ class Child:
     def run(self, check_context, send, finish) -> list:
         """Fork, follow, and say what became of each item; the items that are left for another child."""
         self._send, self._finish = send, finish
+        self._on_cpu = lambda: check_context.device == "cpu"
         turns = [self._turn(item) for item in self._waiting]
         kills_before = cgroup.kills()
 
         def main(descriptor):
             _be_first_to_be_killed()
             series.run(turns, check_context, lambda message: _tell(descriptor, message))
-            return check_context.device == "cpu"  # what held a card must have given it back before another begins
 
-        ending = processes.run(main, self._on_message, self._deadline, close=self._close, output=self._output)
+        ending = processes.run(main, self._on_message, self._deadline, self._close, self._output)
         send({"event": "series", "pid": None})  # killed: the number may soon be another's
         if self._current is None and len(self._waiting) == len(self._items):
             self._take_turn(self._waiting[0])  # it died before its first turn: somebody must be charged
@@ -62,7 +62,8 @@ class Child:
         return self._waiting
 
     def _turn(self, item):
-        return series.Turn(item, function_of(item), self._left_s(item, time.monotonic()), self._budget_end)
+        own_s = max(0.0, self._limits_s[item.id] - self._spent_s[item.id])
+        return series.Turn(item, function_of(item), own_s, self._end, self._budget_end)
 
     def _left_s(self, item, now):
         return max(0.0, min(self._limits_s[item.id] - self._spent_s[item.id], self._end - now))
@@ -76,7 +77,7 @@ class Child:
             item = self._items[message["id"]]
             self._end_turn()
             self._answer(item, {key: value for key, value in message.items() if key not in ("event", "id")})
-            self._deadline.at = min(time.monotonic() + _BETWEEN_S, self._end)
+            self._deadline.at = min(time.monotonic() + BETWEEN_S, self._end)
         elif kind == "child":
             self._send({"event": "series", "pid": message["pid"]})
         else:
@@ -103,6 +104,8 @@ class Child:
         answer["seconds"] = round(self._spent_s[item.id], 3)
         self._waiting = [each for each in self._waiting if each.id != item.id]
         self._finish(item, answer)
+        # What holds a card, or may, must have ended before another child begins.
+        self._deadline.over = not self._waiting and self._on_cpu()
 
 
 def _tell(descriptor, message):

@@ -1,93 +1,77 @@
-"""Owns that our modules are compiled while torch is imported: in a process of its own, where there is a second CPU.
+"""Owns that our modules are compiled while torch is imported: by the supervisor, which has nothing else to do then.
 
 No bytecode is written into an image, so each run compiles what it uses of twelve thousand lines: a tenth of the
-seconds of `import torch`, which nobody needs to wait for. Whatever goes wrong here, Python compiles as it always does.
+seconds of `import torch`. The code reaches the worker through memory that both have; no process and no descriptor is
+there for an image to stumble over. Whatever is missing, Python compiles as it always does.
 Must not know what the modules do.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.machinery
 import importlib.util
 import marshal
 import os
-import select
 import sys
+import zlib
 
-from . import events, processes
-
-_PATIENCE_S = 0.5  # for a process that is long done, unless the host is starved
-_CHUNK = 1 << 20
+_MEMORY = 4 << 20  # bytes; the code of all modules has 0.6 MB
+_HEAD = 16  # bytes: the code's length and its checksum
 
 
 class Ahead:
-    """A process that compiles every module of this package that is not imported yet. End it with `take` or `stop`."""
+    """The code of the modules that are not imported yet: `compile_next` in the supervisor, `take` in its worker."""
 
     def __init__(self):
-        self._pid = self._read = None
-        self._kill = True
-        if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
-            return
+        self._codes = {}
+        self._waiting = []
+        self._memory = None
         try:
-            self._read, write = os.pipe()
-        except OSError:
+            import mmap
+
+            if len(os.sched_getaffinity(0)) > 1:  # with one CPU it would only take torch's time
+                self._memory = mmap.mmap(-1, _MEMORY)
+                self._waiting = _not_imported()
+        except (AttributeError, ImportError, OSError):
             return
+
+    def compile_next(self) -> bool:
+        """Compile one module, and hand all over after the last; whether there is another."""
+        if not self._waiting:
+            return False
+        module, path = self._waiting.pop()
+        loader = importlib.machinery.SourceFileLoader(module, path)
         try:
-            self._pid = os.fork()
-        except OSError:  # no process to be had is nothing that a check could be charged with
-            self.stop()
-        if self._pid == 0:
-            _write_code(write)
-        os.close(write)
+            self._codes[module] = path, loader.source_to_code(loader.get_data(path), path)
+        except (OSError, SyntaxError, ValueError):  # whoever imports it will see that, and say it
+            return bool(self._waiting)
+        if not self._waiting:
+            self._hand_over(marshal.dumps(self._codes))
+        return bool(self._waiting)
+
+    def _hand_over(self, data):
+        if _HEAD + len(data) <= _MEMORY:
+            self._memory[_HEAD : _HEAD + len(data)] = data
+            self._memory[:_HEAD] = b"%08x%08x" % (len(data), zlib.crc32(data))
 
     def take(self) -> None:
-        """Have what it compiled used at the next imports."""
-        if self._read is None:
+        """Have what was handed over used at the next imports."""
+        if self._memory is None:
             return
-        try:
-            codes = marshal.loads(self._all())  # noqa: S302 - a process of ours wrote it
-        except (EOFError, OSError, TypeError, ValueError):  # it did not get to its end, or torch closed the pipe
-            return
-        finally:
-            self.stop()
-        sys.meta_path.insert(0, _Finder(codes))
-
-    def _all(self) -> bytes:
-        data = []
-        poller = select.poll()
-        poller.register(self._read, select.POLLIN)
-        while poller.poll(1e3 * _PATIENCE_S):
-            data.append(os.read(self._read, _CHUNK))
-            if not data[-1]:
-                self._kill = False  # it has ended: where the image reaps our children, its number may be another's
-                break
-        return b"".join(data)
-
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
-        if self._pid is not None:
-            processes.end(self._pid, kill=self._kill)
-        if self._read is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._read)
-        self._pid = self._read = None
+        head = self._memory[:_HEAD]
+        length = int(head[:8], 16) if head.strip(b"\0") else 0
+        data = self._memory[_HEAD : _HEAD + length]
+        if length and zlib.crc32(data) == int(head[8:], 16):  # a part of it would crash the reader
+            finder = _Finder(marshal.loads(data))  # noqa: S302 - our own supervisor wrote it
+            sys.meta_path = [finder, *sys.meta_path]  # an image may have made it a tuple
 
 
-def _write_code(descriptor):
-    """{module: (file, code)} into the pipe, and out: nothing of the worker's own may run here."""
-    try:
-        found = {}
-        folder = os.path.dirname(os.path.abspath(__file__))
-        for entry in sorted(os.listdir(folder)):
-            name, extension = os.path.splitext(entry)
-            module, path = f"{__package__}.{name}", os.path.join(folder, entry)
-            if extension == ".py" and module not in sys.modules:
-                loader = importlib.machinery.SourceFileLoader(module, path)
-                found[module] = path, loader.source_to_code(loader.get_data(path), path)
-        events.write_all(descriptor, marshal.dumps(found))
-    finally:
-        os._exit(0)
+def _not_imported():
+    """(module, file) of each of our modules that this process has not imported."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    names = [name for name, extension in map(os.path.splitext, sorted(os.listdir(folder))) if extension == ".py"]
+    modules = [(f"{__package__}.{name}", os.path.join(folder, name + ".py")) for name in names]
+    return [(module, path) for module, path in modules if module not in sys.modules]
 
 
 class _Finder:

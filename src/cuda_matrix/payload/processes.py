@@ -5,7 +5,6 @@ Used twice: the supervisor runs its worker with it, the worker runs every check 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -19,9 +18,9 @@ OUTPUT_LIMIT = 16384  # bytes of output that are kept: the last ones
 MESSAGE_LIMIT = 1 << 20  # bytes of one message; a longer one is dropped
 _CHUNK = 65536
 _READ_LIMIT_S = 1.0
+_IDLE_S = 0.005  # how long a process must have been silent before its parent does something else
 _POLL_S = 0.2  # how soon an end is seen where a grandchild keeps the pipes open
-_OVER = "over"  # the event by which a child says that nobody need wait for its end
-_LEAVING = []  # children that said so: killed, and not reaped yet
+_LEAVING = []  # killed children of this process whose end was not waited for yet
 
 SIGNAL_TEXTS = {
     "SIGSEGV": "Segmentation fault",
@@ -35,10 +34,14 @@ SIGNAL_TEXTS = {
 
 
 class Deadline:
-    """The moment (time.monotonic) at which the process is killed. Mutable: messages may move it."""
+    """The moment (time.monotonic) at which the process is killed. Mutable: messages may move it.
+
+    `over` says that nothing is expected of the process any more, and that nobody needs what it holds.
+    """
 
     def __init__(self, at):
         self.at = at
+        self.over = False
 
     def left(self):
         """Seconds until then; negative afterwards."""
@@ -102,7 +105,6 @@ class _Messages:
     def __init__(self, handle):
         self._handle = handle
         self._pending = b""
-        self.over = False  # whether the child has said that it has nothing left to do or to say
 
     def add(self, data):
         lines = (self._pending + data).split(b"\n")
@@ -112,9 +114,7 @@ class _Messages:
                 message = json.loads(line.decode("utf-8"))
             except ValueError:
                 continue
-            if isinstance(message, dict) and message.get("event") == _OVER:
-                self.over = True
-            elif isinstance(message, dict):
+            if isinstance(message, dict):
                 self._handle(message)
 
 
@@ -148,14 +148,14 @@ def wait_until_read(descriptor: int) -> None:
         return
 
 
-def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
+def run(main, on_message, deadline: Deadline, close=(), output=None, idle=None) -> Ending:
     """Fork, run `main(descriptor)` in the child until it returns, and say how it ended.
 
     The child is the leader of its own process group, which is killed with it. Its fds 1 and 2 are a pipe that is
-    drained all the time. `close` are descriptors that only the parent may hold. Where `main` returns True, the system
-    may take the child's memory back (10 ms for a process with torch in it) while the caller goes on.
+    drained all the time. `close` are descriptors that only the parent may hold. `idle` is called while the child says
+    nothing, until it returns False. Once the deadline is `over`, the child is killed, and its end (10 ms for a process
+    with torch in it) is waited for when the next one has ended, or in `let_leave`.
     """
-    _LEAVING[:] = [each for each in _LEAVING if not _has_left(each)]
     message_read, message_write, output_read, output_write, pid = _start()
     if pid == 0:
         _child(main, message_write, output_write, (message_read, output_read, *close))
@@ -163,12 +163,11 @@ def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
     os.close(output_write)
     output = output if output is not None else Output()
     # Output before messages: what was printed before a message is there when the message is handled.
-    messages = _Messages(on_message)
-    sinks = {output_read: output.add, message_read: messages.add}
+    sinks = {output_read: output.add, message_read: _Messages(on_message).add}
     timed_out = True
     try:
         on_message({"event": "child", "pid": pid})
-        timed_out = not _wait(lambda: messages.over or _has_ended(pid), dict(sinks), deadline)
+        timed_out = not _wait(pid, dict(sinks), deadline, idle)
     finally:
         kill_group(pid)
         if not timed_out:
@@ -176,7 +175,8 @@ def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
         for descriptor in sinks:
             os.close(descriptor)
         status = 0
-        if messages.over:
+        let_leave()
+        if deadline.over:
             _LEAVING.append(pid)
         else:
             status = _reap(pid)
@@ -187,17 +187,33 @@ def run(main, on_message, deadline: Deadline, close=(), output=None) -> Ending:
     return Ending(os.WEXITSTATUS(status), None, False, output)
 
 
+def let_leave() -> None:
+    """Wait until those that were killed have ended."""
+    while _LEAVING:
+        _reap(_LEAVING.pop())
+
+
 def _start():
     """Two pipes and a fork: (message_read, message_write, output_read, output_write, pid)."""
     descriptors = []
     try:
         descriptors += os.pipe()
         descriptors += os.pipe()
-        return (*descriptors, os.fork())
+        return (*descriptors, _fork())
     except OSError as error:
         for descriptor in descriptors:
             os.close(descriptor)
         raise NotStartedError(str(error)) from error
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError:
+        if not _LEAVING:
+            raise
+        let_leave()  # where processes are counted, one that has not left yet is one too many
+        return os.fork()
 
 
 def _reap(pid: int):
@@ -219,14 +235,6 @@ def cancel_timers() -> None:
         signal.setitimer(timer, 0)
 
 
-def end(pid: int, kill: bool) -> None:
-    """Wait for a child's end; `kill` where it does not end by itself."""
-    if kill:
-        with contextlib.suppress(OSError):  # it has ended, and somebody else took its status
-            os.kill(pid, signal.SIGKILL)
-    _reap(pid)
-
-
 def kill_group(pid: int) -> None:
     """Kill a process and its group. Not yet reaped, so the number still belongs to it."""
     for kill in (os.killpg, os.kill):
@@ -236,31 +244,26 @@ def kill_group(pid: int) -> None:
             continue
 
 
-def _wait(has_ended, sinks: dict, deadline: Deadline) -> bool:
+def _wait(pid: int, sinks: dict, deadline: Deadline, idle) -> bool:
     """Feed the sinks until the process has ended (True) or its deadline has passed (False)."""
     while True:
         left = deadline.left()
         if left <= 0:
             return False
-        if has_ended():
+        if deadline.over or _has_ended(pid):
             return True
         poller = select.poll()  # `select` cannot name descriptors above 1023, and an image may hold that many open
         for descriptor in sinks:
             poller.register(descriptor, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poller.poll(1e3 * min(left, _POLL_S if sinks else 0.002))]
+        patience_s = (_IDLE_S if idle else _POLL_S) if sinks else 0.002
+        ready = [descriptor for descriptor, _ in poller.poll(1e3 * min(left, patience_s))]
+        if idle and not ready and not idle():
+            idle = None
         for descriptor in [each for each in sinks if each in ready]:
             data = os.read(descriptor, _CHUNK)
             sinks[descriptor](data)
             if not data:
                 del sinks[descriptor]
-
-
-def _has_left(pid: int) -> bool:
-    """Reap a child that was killed, if it has ended."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
 
 
 def _has_ended(pid: int) -> bool:
@@ -296,9 +299,7 @@ def _child(main, message_write, output_write, close):
         os.dup2(output_write, 1)
         os.dup2(output_write, 2)
         os.close(output_write)
-        if main(message_write) is True:
-            flush()
-            send(message_write, {"event": _OVER})
+        main(message_write)
         code = 0
     except BaseException:  # whatever it is, it must not unwind into the parent's code
         import traceback

@@ -23,12 +23,14 @@ _PROOF_SIZE = 1024  # elements whose sum is known
 class Turn:
     """One item in this process: its function, the seconds that it may take, and its generator if it is one.
 
-    `budget_end` is the moment of time.monotonic from which on an optional item is not begun any more.
+    `end` and `budget_end` are moments of time.monotonic: when everything must have ended, and from when on an optional
+    item is not begun any more.
     """
 
-    def __init__(self, item, function, limit_s: float, budget_end: float):
+    def __init__(self, item, function, limit_s: float, end: float, budget_end: float):
         self.item = item
-        self.limit_s = limit_s
+        self._limit_s = limit_s
+        self._end = end
         self._budget_end = budget_end
         self._function = function
         self._generator = None
@@ -48,10 +50,12 @@ class Turn:
     def step(self, context, base: dict, send):
         """Run the function, or one round of its generator: its result as others see it; None while rounds are left."""
         switches.restore(base if self._switches is None else self._switches)
-        context.begin(self.item, self.limit_s, send)
+        if not self.begun:  # neighbours have used what was left of the cell's time
+            self._limit_s = max(0.0, min(self._limit_s, self._end - time.monotonic()))
+        context.begin(self.item, self._limit_s, send)
         send({"event": "turn", "id": self.item.id})
         started = time.monotonic()
-        _say_where(self.limit_s - self._spent_s)
+        _say_where(min(self._limit_s - self._spent_s, self._end - started))
         try:
             ended, answer = self._advance(context)
             answer = proper(answer, self.item.kind, context.device) if ended else None
@@ -173,7 +177,10 @@ def charged(answer, broken: str, context) -> dict:
 
 def _say_where(limit_s):
     """A segfault or a hang writes its Python stack to the log: it names the operation that did it."""
-    faulthandler.dump_traceback_later(max(limit_s - 0.5, limit_s * 0.8, 0.1), file=2)
+    try:
+        faulthandler.dump_traceback_later(max(limit_s - 0.5, limit_s * 0.8, 0.1), file=2)
+    except RuntimeError:  # it needs a thread, and there may be no more of them
+        return
 
 
 def _tidy():

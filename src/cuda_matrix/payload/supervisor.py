@@ -11,7 +11,7 @@ import json
 import os
 import time
 
-from . import cards, children, events, facts, table, versions
+from . import cards, children, compiled, events, facts, table, versions
 
 PROTOCOL = 1
 NOISE_LIMIT = 16384  # bytes of a worker's own output that are passed on to stderr
@@ -99,6 +99,7 @@ class Supervisor:
         self._output = None
         self._deadline = None
         self._noise_left = NOISE_LIMIT
+        self._ahead = compiled.Ahead()
 
     def run(self) -> int:
         """Run everything; the payload's exit code."""
@@ -129,13 +130,16 @@ class Supervisor:
         self._output = processes.Output()
         self._current_started = time.monotonic()
         self._deadline = processes.Deadline(max(self._current_started, self._clock.end) + children.GRACE_S)
-        job = worker.Job(self._request, list(self._remaining), self._state, self._clock.end, self._clock.budget_end)
+        items, end, budget_end = list(self._remaining), self._clock.end, self._clock.budget_end
+        job = worker.Job(self._request, items, self._state, self._ahead, end, budget_end)
 
         def main_of_worker(descriptor):
             worker.Worker(descriptor, job).main()
 
         try:
-            ending = processes.run(main_of_worker, self._on_message, self._deadline, output=self._output)
+            ending = processes.run(
+                main_of_worker, self._on_message, self._deadline, output=self._output, idle=self._ahead.compile_next
+            )
         except processes.NotStartedError as error:
             self._turn(self._remaining[0].id)
             text = f"no process could be started for it: {error}"
@@ -182,6 +186,7 @@ class Supervisor:
         item = self._items[item_id]
         self._remaining = [each for each in self._remaining if each.id != item_id]
         self._current = None
+        self._deadline.at = min(time.monotonic() + children.BETWEEN_S, self._clock.end + children.GRACE_S)
         self._state["results"][item_id] = {key: result.get(key) for key in ("status", "device", "numbers", "samples")}
         if item_id == "torch.import" and not result.get("log"):
             result["log"] = self._output.text()  # what the image printed at import

@@ -13,19 +13,20 @@ import itertools
 import os
 import time
 
-from . import children, compiled, context, processes, series
+from . import children, context, processes, series
 
 IMPORT_LIMIT_S = 180.0  # for a worker that has to import torch a second time
 
 
 class Job:
-    """What a worker is given: the request, the items that remain, what is known already, and when to stop.
+    """What a worker is given: the request, the items that remain, what is known and compiled, and when to stop.
 
     `end` and `budget_end` are moments of time.monotonic: of the whole payload, and for items that are optional.
     """
 
-    def __init__(self, request, items, state, end, budget_end):
+    def __init__(self, request, items, state, ahead, end, budget_end):
         self.request = request
+        self.ahead = ahead
         self.items = items
         self.results = dict(state["results"])
         self.kept = dict(state["kept"])
@@ -52,6 +53,7 @@ class Worker:
             waiting = list(sharing)
             while waiting:
                 waiting = self._run(waiting)
+        processes.let_leave()
 
     def _run(self, items):
         """Run as many of the items as one child survives; those that are left."""
@@ -103,39 +105,40 @@ class Worker:
         self._send({"event": "turn", "id": item.id, "within_s": limit})
         faulthandler.enable(file=2)
         faulthandler.dump_traceback_later(max(limit - 0.5, limit * 0.8), file=2)
-        ahead = compiled.Ahead()
+        failure = None
         try:
             importlib.import_module("torch")
         except BaseException as error:  # whatever a broken torch raises, SystemExit included, is this check's result
-            from . import checks_torch
-
-            ahead.stop()
-            return {
-                **checks_torch.import_failed(error, self._context.expect),
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            faulthandler.disable()
+            failure = error
+        try:
             seconds = time.monotonic() - started
             self._job.budget_end += seconds
             self._send({"event": "imported", "seconds": seconds})
-        processes.own_signals()  # a package may have changed them at import
-        ahead.take()
-        self._context.import_seconds = seconds
-        self._torch_loaded = True
-        _quiet_warnings()
-        gc.freeze()  # a child's collector must not touch, and so copy, every page of torch
-        return self._imported(item, seconds) if item.id == "torch.import" else None
+            self._context.import_seconds = seconds
+            answer = self._imported(item, failure) if item.id == "torch.import" or failure else None
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+        if failure is None:
+            self._torch_loaded = True
+            processes.own_signals()  # a package may have changed them at import
+            self._job.ahead.take()
+            _quiet_warnings()
+            gc.freeze()  # a child's collector must not touch, and so copy, every page of torch
+        return answer and {**answer, "seconds": round(seconds, 3)}
 
-    def _imported(self, item, seconds):
-        """The result of torch.import where it can be imported: of the module in this process, so without a child."""
+    def _imported(self, item, failure):
+        """The result of `import torch`; where that succeeded, of the module in this process, so without a child."""
+        if failure is not None:
+            from . import checks_torch
+
+            return checks_torch.import_failed(failure, self._context.expect)
         self._context.begin(item, item.limit_s(self._profile), self._send)
         try:
             answer = children.function_of(item)(self._context)
         except Exception as error:  # a module that only calls itself torch may raise at any attribute
             answer = series.raised(self._context, error)
-        return {**series.proper(answer, item.kind, None), "seconds": round(seconds, 3)}
+        return series.proper(answer, item.kind, None)
 
 
 def _blocked(item, results, gpu_needed):
