@@ -21,7 +21,7 @@ def raises(context):
     raise RuntimeError("on purpose")  # this line
 """
 TORCH = """
-import errno, os, sys, time, types
+import os, sys, time, types
 __version__ = "2.2.0+stub"
 version = types.SimpleNamespace(cuda="12.1")
 DO
@@ -71,11 +71,35 @@ def test_on_one_cpu_python_compiles_as_ever(deployed):
         os.sched_setaffinity(0, every)
 
 
-def test_an_image_that_may_not_ask_for_its_cpus_loses_nothing(deployed):
-    (deployed.site / "sitecustomize.py").write_text(
-        "import os\ndef refused(_): raise PermissionError('seccomp')\nos.sched_getaffinity = refused\n"
-    )
+@pytest.mark.parametrize(
+    "customisation",
+    [
+        "import os\ndef refused(_): raise PermissionError('seccomp')\nos.sched_getaffinity = refused\n",
+        "import os\ndel os.sched_getaffinity\n",
+        "import sys\nsys.modules['zlib'] = None\n",
+        "import sys\nsys.modules['mmap'] = None\n",
+    ],
+    ids=["may not ask for its CPUs", "cannot ask for them", "no zlib", "no mmap"],
+)
+def test_an_image_that_lacks_what_this_needs_loses_nothing(deployed, customisation):
+    (deployed.site / "sitecustomize.py").write_text(customisation)
     run(deployed, "")
+
+
+@TWO_CPUS
+def test_one_module_that_does_not_compile_is_missing_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    (tmp_path / "broken.py").write_text("def (:")
+    ahead = compiled.Ahead()
+    sound = str(Path(compiled.__file__).with_name("timing.py"))
+    ahead._waiting = [
+        ("cuda_matrix_payload.broken", str(tmp_path / "broken.py")),
+        ("cuda_matrix_payload.timing", sound),
+    ]
+    assert [ahead.compile_next(), ahead.compile_next()] == [True, False]
+    ahead.take()
+    assert sys.meta_path[0].find_spec("cuda_matrix_payload.timing").origin == sound
+    assert sys.meta_path[0].find_spec("cuda_matrix_payload.broken") is None
 
 
 @TWO_CPUS

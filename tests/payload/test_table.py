@@ -56,6 +56,11 @@ def test_what_needs_torch_runs_where_torch_is():
     assert not by_id["cuda.driver-api"].torch
 
 
+def test_the_host_and_the_payload_agree_who_shares_a_process():
+    host = {item.id: item.child or item.id for item in load_reference().items.items}
+    assert {item.id: item.child for item in TABLE.items} == host
+
+
 def test_every_item_has_its_function():
     for item in TABLE.items:
         module, _, function = item.run.partition(":")

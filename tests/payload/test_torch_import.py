@@ -58,6 +58,12 @@ def test_a_torch_that_imports_gives_its_facts(deployed):
             "ImportError: libcudart.so.11.0: cannot open shared object file: No such file or directory",
         ),
         ("import sys; sys.exit(3)", "fail", None, "SystemExit: 3"),
+        (
+            "class Empty(Exception):\n    __len__ = lambda self: 0\nraise Empty('an exception that is false')",
+            "fail",
+            None,
+            "Empty: an exception that is false",
+        ),
         ("import os; os._exit(3)", "crash", None, "the process ended with exit code 3 and without a result"),
         ("import faulthandler; faulthandler._sigsegv()", "crash", None, "Segmentation fault (signal 11)"),
         ("import os; os.kill(os.getpid(), 4)", "crash", None, "Illegal instruction (signal 4)"),

@@ -39,9 +39,11 @@ class Child:
 
     def run(self, check_context, send, finish) -> list:
         """Fork, follow, and say what became of each item; the items that are left for another child."""
-        self._send, self._finish = send, finish
-        self._on_cpu = lambda: check_context.device == "cpu"
-        turns = [self._turn(item) for item in self._waiting]
+        self._send, self._finish, self._context = send, finish, check_context
+        turns = [
+            series.Turn(item, function_of(item), self._limits_s[item.id], self._end, self._budget_end)
+            for item in self._waiting
+        ]
         kills_before = cgroup.kills()
 
         def main(descriptor):
@@ -60,10 +62,6 @@ class Child:
             limit = self._spent_s[item.id] if cut_short else own
             self._answer(item, ending_result(ending, limit, cut_short, kills_before))
         return self._waiting
-
-    def _turn(self, item):
-        own_s = max(0.0, self._limits_s[item.id] - self._spent_s[item.id])
-        return series.Turn(item, function_of(item), own_s, self._end, self._budget_end)
 
     def _left_s(self, item, now):
         return max(0.0, min(self._limits_s[item.id] - self._spent_s[item.id], self._end - now))
@@ -105,7 +103,7 @@ class Child:
         self._waiting = [each for each in self._waiting if each.id != item.id]
         self._finish(item, answer)
         # What holds a card, or may, must have ended before another child begins.
-        self._deadline.over = not self._waiting and self._on_cpu()
+        self._deadline.over = not self._waiting and self._context.device == "cpu"
 
 
 def _tell(descriptor, message):

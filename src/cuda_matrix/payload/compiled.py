@@ -8,12 +8,18 @@ Must not know what the modules do.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import marshal
 import os
 import sys
-import zlib
+
+try:
+    import mmap
+    import zlib
+except ImportError:  # an incomplete Python, which compiles as it always does
+    mmap = None
 
 _MEMORY = 4 << 20  # bytes; the code of all modules has 0.6 MB
 _HEAD = 16  # bytes: the code's length and its checksum
@@ -26,27 +32,20 @@ class Ahead:
         self._codes = {}
         self._waiting = []
         self._memory = None
-        try:
-            import mmap
-
-            if len(os.sched_getaffinity(0)) > 1:  # with one CPU it would only take torch's time
+        with contextlib.suppress(AttributeError, OSError):  # a system that does not tell its CPUs, or gives no memory
+            if mmap is not None and len(os.sched_getaffinity(0)) > 1:  # with one CPU it would only take torch's time
                 self._memory = mmap.mmap(-1, _MEMORY)
                 self._waiting = _not_imported()
-        except (AttributeError, ImportError, OSError):
-            return
 
     def compile_next(self) -> bool:
         """Compile one module, and hand all over after the last; whether there is another."""
-        if not self._waiting:
-            return False
-        module, path = self._waiting.pop()
-        loader = importlib.machinery.SourceFileLoader(module, path)
-        try:
-            self._codes[module] = path, loader.source_to_code(loader.get_data(path), path)
-        except (OSError, SyntaxError, ValueError):  # whoever imports it will see that, and say it
-            return bool(self._waiting)
-        if not self._waiting:
-            self._hand_over(marshal.dumps(self._codes))
+        if self._waiting:
+            module, path = self._waiting.pop()
+            loader = importlib.machinery.SourceFileLoader(module, path)
+            with contextlib.suppress(OSError, SyntaxError, ValueError):  # whoever imports it will see that, and say it
+                self._codes[module] = path, loader.source_to_code(loader.get_data(path), path)
+            if not self._waiting:
+                self._hand_over(marshal.dumps(self._codes))
         return bool(self._waiting)
 
     def _hand_over(self, data):

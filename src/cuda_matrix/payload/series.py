@@ -55,7 +55,7 @@ class Turn:
         context.begin(self.item, self._limit_s, send)
         send({"event": "turn", "id": self.item.id})
         started = time.monotonic()
-        _say_where(min(self._limit_s - self._spent_s, self._end - started))
+        say_where(min(self._limit_s - self._spent_s, self._end - started))
         try:
             ended, answer = self._advance(context)
             answer = proper(answer, self.item.kind, context.device) if ended else None
@@ -175,8 +175,8 @@ def charged(answer, broken: str, context) -> dict:
     return contexts.result("crash", text, evidence=broken, device=context.device)
 
 
-def _say_where(limit_s):
-    """A segfault or a hang writes its Python stack to the log: it names the operation that did it."""
+def say_where(limit_s):
+    """Have a hang write its Python stack to the log shortly before its limit: it names the operation that did it."""
     try:
         faulthandler.dump_traceback_later(max(limit_s - 0.5, limit_s * 0.8, 0.1), file=2)
     except RuntimeError:  # it needs a thread, and there may be no more of them

@@ -104,7 +104,7 @@ class Worker:
         limit = min(limit, self._job.end - started)
         self._send({"event": "turn", "id": item.id, "within_s": limit})
         faulthandler.enable(file=2)
-        faulthandler.dump_traceback_later(max(limit - 0.5, limit * 0.8), file=2)
+        series.say_where(limit)
         failure = None
         try:
             importlib.import_module("torch")
@@ -115,7 +115,7 @@ class Worker:
             self._job.budget_end += seconds
             self._send({"event": "imported", "seconds": seconds})
             self._context.import_seconds = seconds
-            answer = self._imported(item, failure) if item.id == "torch.import" or failure else None
+            answer = self._imported(item, failure) if item.id == "torch.import" or failure is not None else None
         finally:
             faulthandler.cancel_dump_traceback_later()
             faulthandler.disable()
